@@ -1,0 +1,1 @@
+//! Ottla: listeners, Kafka handlers, the reconciler and the public services.

@@ -1,0 +1,1 @@
+//! Ottla: openraft over the metadata log, decisions, the broker registry and placement.

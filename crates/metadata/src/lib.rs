@@ -1,0 +1,1 @@
+//! Ottla: metadata records, the cluster image and its deltas.

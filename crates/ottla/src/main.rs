@@ -1,0 +1,3 @@
+//! Ottla: the binary: configuration, roles and the command line.
+
+fn main() {}

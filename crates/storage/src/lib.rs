@@ -1,0 +1,1 @@
+//! Ottla: the segmented commit log, recovery, retention, checkpoints and group commit.
