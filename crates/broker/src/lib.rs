@@ -1,1 +1,14 @@
 //! Ottla: listeners, Kafka handlers, the reconciler and the public services.
+//!
+//! **Owns** the client port (Kafka, gRPC and HTTP on one address), the internal port of a broker, its
+//! session with the active controller, and the order in which a broker comes to life and leaves.
+//!
+//! **Never** decides anything about the cluster: it asks the active controller ([`controller_client`])
+//! and acts on the image that the controller's session streams to it ([`session`]).
+
+pub mod config;
+pub mod context;
+pub mod controller_client;
+pub mod identity;
+pub mod producer_ids;
+pub mod session;

@@ -1,0 +1,29 @@
+//! What every handler of a request sees of its broker.
+
+use std::sync::Arc;
+
+use protocol::BrokerEpoch;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::config::BrokerConfig;
+use crate::controller_client::ControllerClient;
+use crate::producer_ids::ProducerIds;
+use crate::session::ImageStore;
+
+/// The parts of a broker that request handlers use. A clone is a handle to the same broker.
+#[derive(Clone, Debug)]
+pub struct BrokerContext {
+    /// The static configuration.
+    pub config: Arc<BrokerConfig>,
+    /// The broker's image of the cluster.
+    pub images: ImageStore,
+    /// The active controller, wherever it is.
+    pub controller: ControllerClient,
+    /// Ids for idempotent producers.
+    pub producer_ids: ProducerIds,
+    /// The epoch of the current registration; `None` before the first.
+    pub broker_epoch: watch::Receiver<Option<BrokerEpoch>>,
+    /// When the broker started.
+    pub started: Instant,
+}
