@@ -71,7 +71,7 @@ pub type TopicDirectory = DirectoryId;
 /// Who holds a partition and who leads it.
 ///
 /// Invariants: `isr` and `elr` are disjoint subsets of `replicas`; `leader`, where there is one, is in
-/// `isr`; `directories` is as long as `replicas`.
+/// `isr`; `directories` is as long as `replicas`; no list names a broker twice.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PartitionRegistration {
     /// In order of preference: the first is the preferred leader.
@@ -100,29 +100,39 @@ impl PartitionRegistration {
         self.replicas.first().copied()
     }
 
-    /// Panics, in tests and debug builds, where the record's invariants do not hold.
-    pub fn assert_invariants(&self) {
-        debug_assert!(
-            self.isr.iter().all(|id| self.replicas.contains(id)),
-            "ISR outside replicas: {self:?}"
-        );
-        debug_assert!(
-            self.elr.iter().all(|id| self.replicas.contains(id)),
-            "ELR outside replicas: {self:?}"
-        );
-        debug_assert!(
-            self.elr.iter().all(|id| !self.isr.contains(id)),
-            "ELR and ISR overlap: {self:?}"
-        );
-        debug_assert!(
-            self.leader.is_none_or(|id| self.isr.contains(&id)),
-            "leader outside ISR: {self:?}"
-        );
-        debug_assert!(
-            self.directories.len() == self.replicas.len(),
-            "directories and replicas differ: {self:?}"
-        );
+    /// Says which of the record's invariants does not hold, with the record.
+    pub fn check(&self) -> Result<(), String> {
+        let inside = |ids: &[BrokerId]| ids.iter().all(|id| self.replicas.contains(id));
+        let broken =
+            if has_duplicates(&self.replicas) || has_duplicates(&self.isr) || has_duplicates(&self.elr) {
+                "a broker is named twice"
+            } else if !inside(&self.isr) {
+                "ISR outside replicas"
+            } else if !inside(&self.elr) {
+                "ELR outside replicas"
+            } else if self.elr.iter().any(|id| self.isr.contains(id)) {
+                "ELR and ISR overlap"
+            } else if self.leader.is_some_and(|id| !self.isr.contains(&id)) {
+                "leader outside ISR"
+            } else if self.directories.len() != self.replicas.len() {
+                "directories and replicas differ in number"
+            } else {
+                return Ok(());
+            };
+        Err(format!("{broken}: {self:?}"))
     }
+
+    /// Panics, in tests and debug builds, where [`Self::check`] fails.
+    pub fn assert_invariants(&self) {
+        debug_assert_eq!(self.check(), Ok(()));
+    }
+}
+
+fn has_duplicates(ids: &[BrokerId]) -> bool {
+    // Replica lists are a handful long: comparing beats building a set.
+    ids.iter()
+        .enumerate()
+        .any(|(i, id)| ids.get(..i).is_some_and(|before| before.contains(id)))
 }
 
 /// What a configuration key is set for.

@@ -12,10 +12,12 @@ pub mod configs;
 pub mod delta;
 mod image;
 mod image_apply;
+pub mod records;
 mod snapshot;
 
 pub use image::{
     BrokerRegistration, ClusterImage, ConfigResource, Endpoint, PartitionRegistration, Topic, TopicDirectory,
 };
 pub use image_apply::ApplyError;
-pub use snapshot::{SnapshotError, SnapshotReader, snapshot_entries};
+pub use records::METADATA_FORMAT_VERSION;
+pub use snapshot::{SNAPSHOT_FORMAT_VERSION, SnapshotError, SnapshotReader, snapshot_entries};
