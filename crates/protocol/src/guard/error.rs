@@ -80,12 +80,4 @@ pub enum GuardError {
         /// Bytes it takes.
         taken: usize,
     },
-    /// Bytes after the end of the request.
-    #[error("byte {at}: {left} bytes after the end of the request")]
-    Trailing {
-        /// Where the request ends.
-        at: usize,
-        /// Bytes after it.
-        left: usize,
-    },
 }

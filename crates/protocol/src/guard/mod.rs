@@ -5,7 +5,7 @@
 //! schema of every (API, version) that the broker may serve, and checks each length, count and
 //! tagged field against the bytes that are there, without a single allocation. For what it accepts:
 //!
-//! * decoding succeeds, and consumes the whole body;
+//! * decoding succeeds, and consumes what the guard walked over;
 //! * every count is that of elements which are really there, and there are at most
 //!   [`MAX_ELEMENTS`] of those that cost more memory decoded than on the wire.
 //!
@@ -28,11 +28,11 @@ pub use header::{RequestHeader, parse_header};
 use kafka_protocol::messages::ApiKey;
 pub use walk::MAX_ELEMENTS;
 
-/// Checks that `body` is one request of `api` in `version`, whole and with nothing after it, so
-/// that it can be decoded.
+/// Checks that `body` holds one whole request of `api` in `version`, so that it can be decoded.
+/// Bytes after it are ignored, as Kafka ignores them.
 pub fn check_body(api: ApiKey, version: i16, body: &[u8]) -> Result<(), GuardError> {
     match tables::find(api) {
-        Some(schema) if schema.has(version) => walk::check(schema, version, body),
+        Some(schema) if schema.has(version) => walk::check(schema, version, body).map(|_| ()),
         _ => Err(GuardError::UnsupportedVersion {
             api_key: api as i16,
             version,

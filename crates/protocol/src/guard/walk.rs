@@ -15,21 +15,16 @@ pub const MAX_ELEMENTS: usize = 1 << 18;
 /// allocate a map node of eleven entries.
 const TAG_COST: usize = 4;
 
-/// Checks that `body` is exactly one request by `api`'s schema in `version`, which it has.
-pub(super) fn check(api: &Api, version: i16, body: &[u8]) -> Result<(), GuardError> {
+/// Checks that `body` begins with one request by `api`'s schema in `version`, which it has, and
+/// tells the bytes it takes.
+pub(super) fn check(api: &Api, version: i16, body: &[u8]) -> Result<usize, GuardError> {
     let mut walker = Walker::new(body);
     let dialect = Dialect {
         version,
         flexible: version >= api.flexible,
     };
     walker.fields(api.fields, dialect)?;
-    match walker.left() {
-        0 => Ok(()),
-        left => Err(GuardError::Trailing {
-            at: walker.at(),
-            left,
-        }),
-    }
+    Ok(walker.at())
 }
 
 /// What of the version decides how a field is read.
