@@ -27,7 +27,9 @@ fn state(batches: i32) -> ProducerState {
 }
 
 fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |text, b| text + &format!("{b:02x}"))
+    bytes
+        .iter()
+        .fold(String::new(), |text, b| text + &format!("{b:02x}"))
 }
 
 #[test]
