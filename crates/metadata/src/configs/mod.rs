@@ -1,0 +1,23 @@
+//! The table of configuration keys: names, types, defaults and bounds.
+//!
+//! One table ([`TOPIC_CONFIGS`]) serves validation and typed lookup ([`TopicSettings`],
+//! [`NodeDefaults`]).
+//!
+//! Where a topic's key is set in several places, the nearest wins: the topic itself, then this
+//! broker's dynamic value, then the cluster-wide dynamic default, then the node's file, then the
+//! built-in default. `min.insync.replicas` alone is the same on every node at every offset, because
+//! controllers and leaders must agree on it (KIP-966): it is never set for a single broker, and the
+//! value in a controller's file reaches the others as the cluster-wide default.
+
+mod def;
+mod resolve;
+mod topic_settings;
+mod topic_table;
+
+pub use def::{ConfigDef, ConfigError, ConfigKind, Synonym, UpdateMode, Valid};
+pub use resolve::{ConfigSource, NodeDefaults};
+pub use topic_settings::{
+    CleanupPolicy, TimestampType, TopicCompression, TopicSettings, flush_messages, min_insync_replicas,
+    unclean_leader_election,
+};
+pub use topic_table::TOPIC_CONFIGS;

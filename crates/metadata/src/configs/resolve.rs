@@ -1,0 +1,115 @@
+//! Which of the places where a key is set counts.
+
+use std::collections::BTreeMap;
+
+use protocol::{BrokerId, TopicName};
+
+use super::def::{ConfigDef, Synonym};
+use crate::{ClusterImage, ConfigResource};
+
+/// What a node brings along: its own values, from file, environment and command line.
+#[derive(Clone, Debug, Default)]
+pub struct NodeDefaults {
+    /// The node, where it is a broker: its dynamic values count for it.
+    pub broker: Option<BrokerId>,
+    /// Static values by key.
+    values: BTreeMap<String, String>,
+}
+
+impl NodeDefaults {
+    /// The node `broker` (where it is one) with these static values. Keys that are not known are
+    /// never looked up.
+    pub fn new(broker: Option<BrokerId>, values: impl IntoIterator<Item = (String, String)>) -> Self {
+        Self {
+            broker,
+            values: values.into_iter().collect(),
+        }
+    }
+
+    /// The static value of a key, exactly as it was given.
+    pub fn value(&self, key: &str) -> Option<&str> {
+        self.values.get(key).map(String::as_str)
+    }
+}
+
+/// Where a value was found, nearest first; the discriminants are those of DescribeConfigs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConfigSource {
+    /// Set for the topic.
+    Topic = 1,
+    /// Set at runtime for this broker.
+    DynamicBroker = 2,
+    /// Set at runtime for all brokers.
+    DynamicDefaultBroker = 3,
+    /// In the node's file, environment or command line.
+    StaticBroker = 4,
+    /// Built in.
+    Default = 5,
+}
+
+/// One place where a key has a value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Found {
+    pub(crate) source: ConfigSource,
+    pub(crate) key: &'static str,
+    /// In the unit of the key that was asked for.
+    pub(crate) value: String,
+}
+
+/// Every place where a topic's key has a value that fits, nearest first.
+pub(crate) fn topic_values<'a>(
+    image: &'a ClusterImage,
+    topic: &TopicName,
+    def: &'static ConfigDef,
+    node: &'a NodeDefaults,
+) -> impl Iterator<Item = Found> + use<'a> {
+    let own = image
+        .config(&ConfigResource::Topic(topic.clone()), def.name)
+        .map(|value| Found {
+            source: ConfigSource::Topic,
+            key: def.name,
+            value: value.to_owned(),
+        });
+    let inherited = def
+        .synonyms
+        .iter()
+        .flat_map(move |&synonym| node_values(image, synonym, node));
+    let built_in = def.default.map(|value| Found {
+        source: ConfigSource::Default,
+        key: def.name,
+        value: value.to_owned(),
+    });
+    own.into_iter()
+        .chain(inherited)
+        .chain(built_in)
+        // A value that this version refuses (written by another one) gives way to the next.
+        .filter(|found| def.check(&found.value).is_ok())
+}
+
+/// Every place where a node's key has a value, nearest first, without its built-in default.
+pub(crate) fn node_values<'a>(
+    image: &'a ClusterImage,
+    synonym: Synonym,
+    node: &'a NodeDefaults,
+) -> impl Iterator<Item = Found> + use<'a> {
+    let agreed = synonym.key == "min.insync.replicas";
+    let broker = node
+        .broker
+        .filter(|_| !agreed)
+        .and_then(|id| image.config(&ConfigResource::Broker(id), synonym.key));
+    let cluster = image.config(&ConfigResource::ClusterDefault, synonym.key);
+    let file = node.value(synonym.key).filter(|_| !agreed);
+    [
+        (ConfigSource::DynamicBroker, broker),
+        (ConfigSource::DynamicDefaultBroker, cluster),
+        (ConfigSource::StaticBroker, file),
+    ]
+    .into_iter()
+    .filter_map(move |(source, value)| {
+        value.map(|value| Found {
+            source,
+            key: synonym.key,
+            value: synonym.convert(value),
+        })
+    })
+}
