@@ -1,0 +1,137 @@
+//! From a frame to a handler. No request is interpreted here.
+
+use std::pin::Pin;
+
+use bytes::Bytes;
+use kafka_protocol::{
+    messages::ApiKey,
+    protocol::{Decodable, HeaderVersion, Encodable},
+};
+use protocol::guard;
+
+use super::{
+    Answer, Request, api, handlers,
+    request::EncodeError,
+};
+
+/// Why a request is not answered: the connection is closed, as Kafka does.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Refused {
+    /// The guard found a length or count that does not fit the frame.
+    #[error("malformed request: {0}")]
+    Malformed(#[from] guard::GuardError),
+    /// No such API here.
+    #[error("API key {0} is not served")]
+    UnknownApi(i16),
+    /// The API is served, but not in this version.
+    #[error("{key:?} is not served in version {version}")]
+    UnsupportedVersion {
+        /// Which API.
+        key: ApiKey,
+        /// The client's version.
+        version: i16,
+    },
+    /// The codec could not read what the guard let pass.
+    #[error("{key:?} version {version} cannot be decoded: {reason}")]
+    Undecodable {
+        /// Which API.
+        key: ApiKey,
+        /// Which version.
+        version: i16,
+        /// What the codec said.
+        reason: String,
+    },
+    /// The answer could not be written.
+    #[error(transparent)]
+    Encode(#[from] EncodeError),
+    /// A produce request without acknowledgement failed: closing is the only way to tell.
+    #[error("produce with acks=0 failed: {0}")]
+    Unacknowledged(protocol::ErrorCode),
+}
+
+/// An answer that is being worked on. `None`: the request has no answer (acks=0).
+pub(crate) type Pending = Pin<Box<dyn Future<Output = Result<Option<Answer>, Refused>> + Send>>;
+
+/// A frame whose header was read and whose body the guard has passed.
+#[derive(Debug)]
+pub(crate) struct Checked {
+    pub(crate) key: ApiKey,
+    pub(crate) version: i16,
+    pub(crate) correlation_id: i32,
+    pub(crate) body: Bytes,
+}
+
+/// What a frame asks for.
+#[derive(Debug)]
+pub(crate) enum Classified {
+    /// A request for a handler.
+    Request(Checked),
+    /// An ApiVersions version that is not known: answered without reading its body.
+    UnknownApiVersions {
+        /// Echoed in the answer.
+        correlation_id: i32,
+    },
+}
+
+/// Reads a frame's header and lets the guard check its body.
+pub(crate) fn classify(frame: &Bytes) -> Result<Classified, Refused> {
+    // The first eight bytes are the same in every header version.
+    let (Some(&[k0, k1, v0, v1, c0, c1, c2, c3]), true) = (frame.first_chunk::<8>(), true) else {
+        return Err(Refused::UnknownApi(-1));
+    };
+    let (key, version) = (i16::from_be_bytes([k0, k1]), i16::from_be_bytes([v0, v1]));
+    let api = api::find(key).ok_or(Refused::UnknownApi(key))?;
+    if !api.serves(version) {
+        if api.key == ApiKey::ApiVersions {
+            return Ok(Classified::UnknownApiVersions { correlation_id: i32::from_be_bytes([c0, c1, c2, c3]) });
+        }
+        return Err(Refused::UnsupportedVersion { key: api.key, version });
+    }
+    let (header, header_len) = guard::parse_header(frame)?;
+    let body = frame.slice(header_len..);
+    guard::check_body(key, version, &body)?;
+    Ok(Classified::Request(Checked { key: api.key, version, correlation_id: header.correlation_id, body }))
+}
+
+/// Decodes the body and starts the handler. For Produce the appends are enqueued before this returns,
+/// so the order of calls is the order of appends; everything else happens when the answer is polled.
+pub(crate) fn begin(request: Request, body: Bytes) -> Result<Pending, Refused> {
+    match request.key {
+        ApiKey::Produce => {
+            let message = decode(&request, body)?;
+            Ok(Box::pin(handlers::produce::begin(request, message)))
+        }
+        ApiKey::Fetch => {
+            let message = decode(&request, body)?;
+            Ok(Box::pin(async move { Ok(Some(handlers::fetch::handle(&request, message).await)) }))
+        }
+        ApiKey::ListOffsets => run(request, body, handlers::list_offsets::handle),
+        ApiKey::Metadata => run(request, body, handlers::metadata::handle),
+        ApiKey::FindCoordinator => run(request, body, handlers::find_coordinator::handle),
+        ApiKey::ApiVersions => run(request, body, handlers::api_versions::handle),
+        ApiKey::InitProducerId => run(request, body, handlers::init_producer_id::handle),
+        ApiKey::OffsetForLeaderEpoch => run(request, body, handlers::offset_for_leader_epoch::handle),
+        other => Err(Refused::UnknownApi(other as i16)),
+    }
+}
+
+fn decode<M: Decodable>(request: &Request, mut body: Bytes) -> Result<M, Refused> {
+    M::decode(&mut body, request.version).map_err(|error| Refused::Undecodable {
+        key: request.key,
+        version: request.version,
+        reason: error.to_string(),
+    })
+}
+
+fn run<M, R, F, Fut>(request: Request, body: Bytes, handle: F) -> Result<Pending, Refused>
+where
+    M: Decodable,
+    R: Encodable + HeaderVersion,
+    F: FnOnce(Request, M) -> Fut,
+    Fut: Future<Output = R> + Send + 'static,
+{
+    let message = decode(&request, body)?;
+    let reply_to = request.clone();
+    let reply = handle(request, message);
+    Ok(Box::pin(async move { Ok(Some(reply_to.answer(&reply.await)?)) }))
+}

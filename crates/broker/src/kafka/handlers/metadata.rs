@@ -1,0 +1,210 @@
+//! Metadata (key 3), versions 0–13: brokers, topics, partitions and who leads them.
+//!
+//! Answers from this broker's image. Where `auto.create.topics.enable` and the request allow it, a
+//! topic that is not there is created, and the answer waits (briefly) until this broker knows it. The
+//! broker named as controller is a live broker: any broker forwards admin requests.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use ::metadata::{ClusterImage, PartitionRegistration, Topic};
+use kafka_protocol::{
+    messages::{
+        ApiKey, BrokerId as WireBrokerId, MetadataRequest, MetadataResponse, TopicName as WireTopicName,
+        metadata_response::{MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic},
+    },
+    protocol::StrBytes,
+};
+use protocol::{
+    BrokerId, ErrorCode, PartitionIndex, TopicId, TopicName,
+    grpc::v1::{CreateTopicsRequest, NewTopic},
+};
+use tokio::time::Instant;
+
+use crate::kafka::{Request, api::Api, cluster_view};
+
+pub(crate) const API: Api = Api::new(ApiKey::Metadata, 0, 13);
+
+/// How long an answer waits for a topic that it causes to be created.
+const AUTO_CREATE_WAIT: Duration = Duration::from_secs(2);
+
+/// Kafka's bit sets of everything a client may do, sent on request where nothing is authorized.
+const ALL_TOPIC_OPERATIONS: i32 = 0x0df8;
+const ALL_CLUSTER_OPERATIONS: i32 = 0x1fa0;
+const NOT_REQUESTED: i32 = i32::MIN;
+
+/// What a client asked for: a name, an id or (answering either) why neither can be looked up.
+enum Wanted {
+    Name(String),
+    Id(TopicId),
+}
+
+pub(crate) async fn handle(request: Request, message: MetadataRequest) -> MetadataResponse {
+    let wanted = wanted(&request, &message);
+    // Before version 4 clients could not say no.
+    let may_create = request.version < 4 || message.allow_auto_topic_creation;
+    let mut creation_errors = BTreeMap::new();
+    if may_create && request.broker.config.auto_create_topics {
+        if let Some(wanted) = &wanted {
+            creation_errors = create_missing(&request, wanted).await;
+        }
+    }
+    let image = request.broker.images.current();
+    let topic_operations =
+        if message.include_topic_authorized_operations { ALL_TOPIC_OPERATIONS } else { NOT_REQUESTED };
+    let topics = match wanted {
+        None => image.topics.values().map(|topic| describe(&request, &image, topic)).collect(),
+        Some(wanted) => wanted
+            .iter()
+            .map(|wanted| match look_up(&image, wanted) {
+                Ok(topic) => describe(&request, &image, topic),
+                Err(error) => absent(&request, wanted, &creation_errors, error),
+            })
+            .collect::<Vec<_>>(),
+    };
+    let topics = topics.into_iter().map(|topic| topic.with_topic_authorized_operations(topic_operations)).collect();
+    let nodes = cluster_view::live_nodes(&image, &request.listener);
+    let me = request.broker.config.node_id;
+    let controller = nodes.iter().find(|node| node.id == me).or(nodes.first()).map_or(-1, |node| node.id.get());
+    let brokers = nodes.into_iter().map(|node| {
+        MetadataResponseBroker::default()
+            .with_node_id(WireBrokerId(node.id.get()))
+            .with_host(StrBytes::from_string(node.host))
+            .with_port(i32::from(node.port))
+            .with_rack(node.rack.map(StrBytes::from_string))
+    });
+    let cluster_operations =
+        if message.include_cluster_authorized_operations { ALL_CLUSTER_OPERATIONS } else { NOT_REQUESTED };
+    MetadataResponse::default()
+        .with_brokers(brokers.collect())
+        .with_cluster_id(image.cluster_id.as_ref().map(|id| StrBytes::from_string(id.to_string())))
+        .with_controller_id(WireBrokerId(controller))
+        .with_cluster_authorized_operations(cluster_operations)
+        .with_topics(topics)
+}
+
+/// `None`: every topic. In version 0 an empty list says so, later a null one.
+fn wanted(request: &Request, message: &MetadataRequest) -> Option<Vec<Wanted>> {
+    let topics = message.topics.as_ref()?;
+    if topics.is_empty() && request.version == 0 {
+        return None;
+    }
+    Some(
+        topics
+            .iter()
+            .map(|topic| match &topic.name {
+                Some(name) => Wanted::Name(name.to_string()),
+                None => Wanted::Id(TopicId(topic.topic_id)),
+            })
+            .collect(),
+    )
+}
+
+fn look_up<'a>(image: &'a ClusterImage, wanted: &Wanted) -> Result<&'a Arc<Topic>, ErrorCode> {
+    match wanted {
+        Wanted::Name(name) => {
+            TopicName::new(name).map_err(|_| ErrorCode::InvalidTopicException)?;
+            image.topic(name).ok_or(ErrorCode::UnknownTopicOrPartition)
+        }
+        Wanted::Id(id) if id.is_zero() => Err(ErrorCode::UnknownTopicId),
+        Wanted::Id(id) => image.topics.get(id).ok_or(ErrorCode::UnknownTopicId),
+    }
+}
+
+/// Creates the topics that are wanted by a valid name and not there. Returns what went wrong, by name.
+async fn create_missing(request: &Request, wanted: &[Wanted]) -> BTreeMap<String, ErrorCode> {
+    let image = request.broker.images.current();
+    let missing: Vec<NewTopic> = wanted
+        .iter()
+        .filter_map(|wanted| match wanted {
+            Wanted::Name(name) if image.topic(name).is_none() && TopicName::new(name).is_ok() => Some(NewTopic {
+                name: name.clone(),
+                partitions: -1,
+                replication_factor: -1,
+                ..NewTopic::default()
+            }),
+            _ => None,
+        })
+        .collect();
+    if missing.is_empty() {
+        return BTreeMap::new();
+    }
+    let create = CreateTopicsRequest {
+        topics: missing,
+        validate_only: false,
+        timeout_ms: AUTO_CREATE_WAIT.as_millis() as u32,
+        auto_create: true,
+    };
+    let reply = request.broker.controller.create_topics(create, Instant::now() + AUTO_CREATE_WAIT).await;
+    reply
+        .topics
+        .into_iter()
+        .filter_map(|topic| {
+            let code = topic.error.map_or(0, |error| error.code) as i16;
+            match ErrorCode::from_code(code).unwrap_or(ErrorCode::LeaderNotAvailable) {
+                ErrorCode::None | ErrorCode::TopicAlreadyExists => None,
+                error => Some((topic.name, error)),
+            }
+        })
+        .collect()
+}
+
+fn absent(
+    request: &Request,
+    wanted: &Wanted,
+    creation_errors: &BTreeMap<String, ErrorCode>,
+    error: ErrorCode,
+) -> MetadataResponseTopic {
+    match wanted {
+        Wanted::Name(name) => {
+            let error = creation_errors.get(name).copied().unwrap_or(error);
+            MetadataResponseTopic::default()
+                .with_error_code(error.code())
+                .with_name(Some(WireTopicName(StrBytes::from_string(name.clone()))))
+        }
+        Wanted::Id(id) => MetadataResponseTopic::default()
+            .with_error_code(error.code())
+            .with_topic_id(id.0)
+            // Null names are allowed from version 12 on.
+            .with_name((request.version < 12).then(WireTopicName::default)),
+    }
+}
+
+fn describe(request: &Request, image: &ClusterImage, topic: &Topic) -> MetadataResponseTopic {
+    let partitions = topic
+        .partitions
+        .iter()
+        .map(|(index, partition)| describe_partition(request, image, *index, partition))
+        .collect();
+    MetadataResponseTopic::default()
+        .with_name(Some(WireTopicName(StrBytes::from_string(topic.name.to_string()))))
+        .with_topic_id(topic.id.0)
+        .with_is_internal(topic.name.as_str().starts_with("__consumer_offsets") || topic.name.as_str() == "__transaction_state")
+        .with_partitions(partitions)
+}
+
+fn describe_partition(
+    request: &Request,
+    image: &ClusterImage,
+    index: PartitionIndex,
+    partition: &PartitionRegistration,
+) -> MetadataResponsePartition {
+    let is_live = |id: &BrokerId| image.brokers.get(id).is_some_and(|broker| !broker.fenced);
+    let wire = |ids: &[BrokerId]| ids.iter().map(|id| WireBrokerId(id.get())).collect::<Vec<_>>();
+    let offline: Vec<BrokerId> = partition.replicas.iter().copied().filter(|id| !is_live(id)).collect();
+    let leader = partition.leader.filter(is_live);
+    let reachable = leader.and_then(|id| cluster_view::address(image.brokers.get(&id)?, &request.listener));
+    let error = match (leader, reachable) {
+        (None, _) => ErrorCode::LeaderNotAvailable,
+        (Some(_), None) if request.version >= 6 => ErrorCode::ListenerNotFound,
+        (Some(_), None) => ErrorCode::LeaderNotAvailable,
+        (Some(_), Some(_)) => ErrorCode::None,
+    };
+    MetadataResponsePartition::default()
+        .with_error_code(error.code())
+        .with_partition_index(index.get())
+        .with_leader_id(WireBrokerId(if error.is_none() { leader.map_or(-1, BrokerId::get) } else { -1 }))
+        .with_leader_epoch(partition.leader_epoch.get())
+        .with_replica_nodes(wire(&partition.replicas))
+        .with_isr_nodes(wire(&partition.isr))
+        .with_offline_replicas(wire(&offline))
+}
