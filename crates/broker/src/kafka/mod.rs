@@ -12,5 +12,6 @@ mod fetch_encoder;
 mod frame;
 mod handlers;
 mod request;
+mod topic_ref;
 
 pub(crate) use request::{Answer, Request};

@@ -1,0 +1,89 @@
+//! ListOffsets (key 2), versions 1–10: the first, last or timestamp's offset of partitions.
+//!
+//! Special timestamps: −1 latest, −2 earliest, −3 the record with the largest timestamp (from version
+//! 7), −4 earliest local (from 8; everything is local), −5 latest tiered (from 9; nothing is tiered).
+
+use ::metadata::ClusterImage;
+use kafka_protocol::messages::{
+    ApiKey, ListOffsetsRequest, ListOffsetsResponse,
+    list_offsets_request::ListOffsetsPartition,
+    list_offsets_response::{ListOffsetsPartitionResponse, ListOffsetsTopicResponse},
+};
+use protocol::{ErrorCode, LeaderEpoch, PartitionIndex, TopicPartition};
+use replication::{IsolationLevel, OffsetQuery};
+
+use crate::kafka::{Request, api::Api, topic_ref::TopicRef};
+
+pub(crate) const API: Api = Api::new(ApiKey::ListOffsets, 1, 10);
+
+const LATEST: i64 = -1;
+const EARLIEST: i64 = -2;
+const MAX_TIMESTAMP: i64 = -3;
+const EARLIEST_LOCAL: i64 = -4;
+const LATEST_TIERED: i64 = -5;
+
+pub(crate) async fn handle(request: Request, message: ListOffsetsRequest) -> ListOffsetsResponse {
+    let isolation = if message.isolation_level == 1 {
+        IsolationLevel::ReadCommitted
+    } else {
+        IsolationLevel::ReadUncommitted
+    };
+    let image = request.broker.images.current();
+    let mut topics = Vec::with_capacity(message.topics.len());
+    for topic in message.topics {
+        let reference = TopicRef::Name(topic.name.to_string());
+        let mut partitions = Vec::with_capacity(topic.partitions.len());
+        for partition in &topic.partitions {
+            let index = partition.partition_index;
+            let answer = match find(&request, &image, &reference, partition, isolation).await {
+                Ok(found) => ListOffsetsPartitionResponse::default()
+                    .with_timestamp(found.timestamp)
+                    .with_offset(found.offset)
+                    .with_leader_epoch(LeaderEpoch::to_wire(found.epoch)),
+                Err(error) => ListOffsetsPartitionResponse::default()
+                    .with_error_code(error.code())
+                    .with_timestamp(-1)
+                    .with_offset(-1)
+                    .with_leader_epoch(-1),
+            };
+            partitions.push(answer.with_partition_index(index));
+        }
+        topics.push(ListOffsetsTopicResponse::default().with_name(topic.name).with_partitions(partitions));
+    }
+    ListOffsetsResponse::default().with_topics(topics)
+}
+
+/// What was found, as it goes to the wire: −1 where there is nothing.
+struct Found {
+    timestamp: i64,
+    offset: i64,
+    epoch: Option<LeaderEpoch>,
+}
+
+async fn find(
+    request: &Request,
+    image: &ClusterImage,
+    reference: &TopicRef,
+    partition: &ListOffsetsPartition,
+    isolation: IsolationLevel,
+) -> Result<Found, ErrorCode> {
+    let query = match (partition.timestamp, request.version) {
+        (LATEST, _) => OffsetQuery::Latest(isolation),
+        (EARLIEST, _) => OffsetQuery::Earliest,
+        (MAX_TIMESTAMP, 7..) => OffsetQuery::MaxTimestamp,
+        (EARLIEST_LOCAL, 8..) => OffsetQuery::Earliest,
+        (LATEST_TIERED, 9..) => return Ok(Found { timestamp: -1, offset: -1, epoch: None }),
+        (timestamp @ 0.., _) => OffsetQuery::Timestamp(timestamp),
+        _ => return Err(ErrorCode::UnsupportedVersion),
+    };
+    let topic = reference.look_up(image)?;
+    let tp = TopicPartition::new(topic.id, PartitionIndex(partition.partition_index));
+    let replica = request.broker.replicas.partition(tp)?;
+    let current = LeaderEpoch::from_wire(partition.current_leader_epoch);
+    let found = replica.find_offset(query, current).await.map_err(|error| error.code())?;
+    Ok(found.map_or(Found { timestamp: -1, offset: -1, epoch: None }, |found| Found {
+        timestamp: found.timestamp.unwrap_or(-1),
+        offset: found.offset.get(),
+        epoch: found.leader_epoch,
+    }))
+}

@@ -1,0 +1,270 @@
+//! Produce (key 0), versions 3–13 (0–2 are advertised, as Kafka 4 does for old librdkafka, and close
+//! the connection): appends record batches.
+//!
+//! Two phases. [`begin`] validates and enqueues every append before it returns, so pipelined requests
+//! keep their order; the future it returns waits for the acknowledgements. Transactional produce is
+//! refused: there are no transactions yet.
+
+use std::time::Duration;
+
+use ::metadata::configs::TopicSettings;
+use bytes::Bytes;
+use kafka_protocol::{
+    messages::{
+        ApiKey, BrokerId as WireBrokerId, ProduceRequest, ProduceResponse, TopicName as WireTopicName,
+        produce_response::{
+            BatchIndexAndErrorMessage, LeaderIdAndEpoch, NodeEndpoint, PartitionProduceResponse,
+            TopicProduceResponse,
+        },
+    },
+    protocol::StrBytes,
+};
+use protocol::{BrokerId, ErrorCode, LeaderEpoch, PartitionIndex, TopicPartition};
+use replication::{Acks, AppendResult, AppendTicket, ProduceAppend};
+use tokio::time::Instant;
+
+use crate::{
+    kafka::{
+        Answer, Request,
+        api::Api,
+        cluster_view,
+        dispatch::Refused,
+        topic_ref::{self, TopicRef},
+    },
+    metric_names, records,
+};
+
+pub(crate) const API: Api = Api { key: ApiKey::Produce, advertised_from: 0, served_from: 3, to: 13 };
+
+/// One partition between the two phases.
+struct Entry {
+    index: i32,
+    state: State,
+}
+
+enum State {
+    Appending(AppendTicket),
+    Done(Outcome),
+}
+
+/// How one partition's append ended.
+struct Outcome {
+    error: ErrorCode,
+    result: Option<AppendResult>,
+    message: Option<String>,
+    record_errors: Vec<(i32, String)>,
+    leader_hint: Option<(Option<BrokerId>, LeaderEpoch)>,
+}
+
+impl Outcome {
+    fn failed(error: ErrorCode, message: impl Into<Option<String>>) -> Self {
+        Self { error, result: None, message: message.into(), record_errors: Vec::new(), leader_hint: None }
+    }
+}
+
+struct Topic {
+    name: WireTopicName,
+    reference: TopicRef,
+    entries: Vec<Entry>,
+}
+
+/// Validates and enqueues; what is returned waits. With acks=0 nothing is answered, and a failure
+/// closes the connection.
+pub(crate) fn begin(
+    request: Request,
+    message: ProduceRequest,
+) -> impl Future<Output = Result<Option<Answer>, Refused>> + Send {
+    let acks = match message.acks {
+        0 => Ok(Acks::None),
+        1 => Ok(Acks::Leader),
+        -1 => Ok(Acks::All),
+        other => Err(Outcome::failed(
+            ErrorCode::InvalidRequiredAcks,
+            format!("acks={other}: only -1 (all), 0 and 1 are possible"),
+        )),
+    };
+    let timeout = Duration::from_millis(message.timeout_ms.max(0) as u64);
+    let deadline = Instant::now() + timeout;
+    let transactional = message.transactional_id.is_some();
+    let topics: Vec<Topic> = message
+        .topic_data
+        .into_iter()
+        .map(|topic| {
+            let reference = topic_ref::by_version(request.version >= 13, &topic.name, topic.topic_id);
+            let entries = topic
+                .partition_data
+                .into_iter()
+                .map(|data| {
+                    let partition = PartitionIndex(data.index);
+                    let state = match &acks {
+                        Err(refused) => {
+                            State::Done(Outcome::failed(refused.error, refused.message.clone()))
+                        }
+                        Ok(_) if transactional => State::Done(Outcome::failed(
+                            ErrorCode::TransactionalIdAuthorizationFailed,
+                            "Transactions are not served by this version.".to_owned(),
+                        )),
+                        Ok(acks) => start(&request, &reference, partition, data.records, *acks),
+                    };
+                    Entry { index: data.index, state }
+                })
+                .collect();
+            Topic { name: topic.name, reference, entries }
+        })
+        .collect();
+    finish(request, topics, acks.is_ok_and(|acks| acks == Acks::None), deadline)
+}
+
+/// Looks the partition up, validates its batches and enqueues the append.
+fn start(
+    request: &Request,
+    reference: &TopicRef,
+    partition: PartitionIndex,
+    batches: Option<Bytes>,
+    acks: Acks,
+) -> State {
+    let image = request.broker.images.current();
+    let failed = |error, message: String| State::Done(Outcome::failed(error, message));
+    let topic = match reference.look_up(&image) {
+        Ok(topic) => topic,
+        Err(error) => return failed(error, format!("{error}: this broker does not know the topic")),
+    };
+    let replica = match request.broker.replicas.partition(TopicPartition::new(topic.id, partition)) {
+        Ok(replica) => replica,
+        Err(error) => return failed(error, format!("{error}: {}-{partition}", topic.name)),
+    };
+    let config = &request.broker.config;
+    let settings = TopicSettings::resolve(&image, &topic.name, &config.node_defaults);
+    let rules = records::RecordRules::of(&settings, config.batch_validation_header_only, now_ms());
+    let Some(batches) = batches.filter(|batches| !batches.is_empty()) else {
+        return failed(ErrorCode::InvalidRecord, "the request has no record batch for the partition".to_owned());
+    };
+    let bytes = batches.len() as u64;
+    match records::validate(batches, &rules) {
+        Ok(valid) => {
+            metrics::counter!(metric_names::TOPIC_BYTES_IN).increment(bytes);
+            metrics::counter!(metric_names::RECORDS_IN).increment(u64::from(valid.record_count));
+            State::Appending(replica.append(ProduceAppend {
+                batches: valid.batches,
+                acks,
+                leader_epoch: None,
+                log_append_time: rules.log_append_time(),
+            }))
+        }
+        Err(error) => State::Done(Outcome {
+            error: error.code(),
+            result: None,
+            message: Some(error.to_string()),
+            record_errors: error.record_index().map(|index| (index, error.to_string())).into_iter().collect(),
+            leader_hint: None,
+        }),
+    }
+}
+
+async fn finish(
+    request: Request,
+    topics: Vec<Topic>,
+    unacknowledged: bool,
+    deadline: Instant,
+) -> Result<Option<Answer>, Refused> {
+    let mut leaders = Vec::new();
+    let mut responses = Vec::with_capacity(topics.len());
+    for topic in topics {
+        let mut partitions = Vec::with_capacity(topic.entries.len());
+        for entry in topic.entries {
+            let outcome = match entry.state {
+                State::Done(outcome) => outcome,
+                State::Appending(ticket) if unacknowledged => match ticket.appended().await {
+                    Ok(_) => continue,
+                    Err(refused) => Outcome::failed(refused.code(), None),
+                },
+                State::Appending(ticket) => match ticket.committed(deadline).await {
+                    Ok(result) => Outcome {
+                        error: ErrorCode::None,
+                        result: Some(result),
+                        message: None,
+                        record_errors: Vec::new(),
+                        leader_hint: None,
+                    },
+                    Err(refused) => Outcome::failed(refused.code(), refused.to_string()),
+                },
+            };
+            if unacknowledged {
+                return Err(Refused::Unacknowledged(outcome.error));
+            }
+            let outcome = with_hint(&request, &topic.reference, entry.index, outcome);
+            leaders.extend(outcome.leader_hint.and_then(|(leader, _)| leader));
+            partitions.push(partition_response(&request, entry.index, outcome));
+        }
+        responses.push(
+            TopicProduceResponse::default()
+                .with_name(topic.name)
+                .with_topic_id(topic.reference.wire_id())
+                .with_partition_responses(partitions),
+        );
+    }
+    if unacknowledged {
+        return Ok(None);
+    }
+    let mut response = ProduceResponse::default().with_responses(responses);
+    if request.version >= 10 {
+        let image = request.broker.images.current();
+        let endpoints = cluster_view::addresses_of(&image, &request.listener, leaders).into_iter().map(|node| {
+            NodeEndpoint::default()
+                .with_node_id(WireBrokerId(node.id.get()))
+                .with_host(StrBytes::from_string(node.host))
+                .with_port(i32::from(node.port))
+                .with_rack(node.rack.map(StrBytes::from_string))
+        });
+        response = response.with_node_endpoints(endpoints.collect());
+    }
+    Ok(Some(request.answer(&response)?))
+}
+
+/// Adds who leads the partition now, where the client asked the wrong broker (KIP-951).
+fn with_hint(request: &Request, reference: &TopicRef, index: i32, outcome: Outcome) -> Outcome {
+    if !matches!(outcome.error, ErrorCode::NotLeaderOrFollower | ErrorCode::FencedLeaderEpoch) {
+        return outcome;
+    }
+    let image = request.broker.images.current();
+    let leader_hint = reference
+        .look_up(&image)
+        .ok()
+        .and_then(|topic| topic.partitions.get(&PartitionIndex(index)))
+        .map(|partition| cluster_view::leader_hint(partition));
+    Outcome { leader_hint, ..outcome }
+}
+
+fn partition_response(request: &Request, index: i32, outcome: Outcome) -> PartitionProduceResponse {
+    let mut response = PartitionProduceResponse::default()
+        .with_index(index)
+        .with_error_code(outcome.error.code())
+        .with_base_offset(outcome.result.as_ref().map_or(-1, |result| result.base_offset.get()))
+        .with_log_append_time_ms(outcome.result.as_ref().and_then(|result| result.log_append_time).unwrap_or(-1))
+        .with_log_start_offset(outcome.result.as_ref().map_or(-1, |result| result.log_start_offset.get()));
+    if request.version >= 8 {
+        let errors = outcome.record_errors.into_iter().map(|(record, message)| {
+            BatchIndexAndErrorMessage::default()
+                .with_batch_index(record)
+                .with_batch_index_error_message(Some(StrBytes::from_string(message)))
+        });
+        response = response
+            .with_record_errors(errors.collect())
+            .with_error_message(outcome.message.map(StrBytes::from_string));
+    }
+    if let (Some((leader, epoch)), true) = (outcome.leader_hint, request.version >= 10) {
+        response = response.with_current_leader(
+            LeaderIdAndEpoch::default()
+                .with_leader_id(WireBrokerId(leader.map_or(-1, BrokerId::get)))
+                .with_leader_epoch(epoch.get()),
+        );
+    }
+    response
+}
+
+/// Milliseconds since 1970, as record timestamps count.
+fn now_ms() -> i64 {
+    std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .map_or(0, |elapsed| i64::try_from(elapsed.as_millis()).unwrap_or(i64::MAX))
+}

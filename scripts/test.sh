@@ -1,0 +1,26 @@
+#!/usr/bin/env bash
+# Installs what the tests need and runs them all: formatting, lints, documentation, every crate's
+# tests, and the real clients and faults against real processes.
+#
+#   scripts/test.sh
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+. scripts/requirements.sh
+require cargo cc make kcat
+
+step() {
+  echo
+  echo "== $* ($(date +%T))"
+}
+step formatting
+cargo fmt --all --check
+step lints
+cargo clippy --workspace --all-targets --locked -- -D warnings
+step documentation
+RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked --quiet
+step "tests of every crate"
+cargo test --workspace --locked
+step "the main job, small"
+scripts/demo.sh --test
+echo
+echo "test: all passed"
