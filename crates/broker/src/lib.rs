@@ -11,4 +11,5 @@ pub mod context;
 pub mod controller_client;
 pub mod identity;
 pub mod producer_ids;
+pub mod records;
 pub mod session;
