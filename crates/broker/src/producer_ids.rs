@@ -4,11 +4,13 @@
 //! up is lost with the process: ids are unique, not dense.
 
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::Duration;
 
 use protocol::grpc::v1::AllocateProducerIdsRequest;
 use protocol::{BrokerEpoch, BrokerId, ErrorCode, ProducerId};
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tracing::warn;
 
@@ -37,11 +39,11 @@ impl ProducerIds {
         controller: ControllerClient,
     ) -> Self {
         let (requests, receiver) = mpsc::channel(MAX_WAITING);
-        let blocks = Blocks {
+        let blocks = Arc::new(Blocks {
             broker_id,
             broker_epoch,
             controller,
-        };
+        });
         tokio::spawn(serve(blocks, receiver));
         Self { requests }
     }
@@ -95,20 +97,25 @@ impl Blocks {
     }
 }
 
-async fn serve(blocks: Blocks, mut requests: mpsc::Receiver<Answer>) {
+async fn serve(blocks: Arc<Blocks>, mut requests: mpsc::Receiver<Answer>) {
     let mut current = 0..0;
-    let mut following: Option<Range<i64>> = None;
+    let mut following: Option<JoinHandle<Result<Range<i64>, ErrorCode>>> = None;
     while let Some(answer) = requests.recv().await {
         if current.is_empty() {
-            match following.take() {
-                Some(block) => current = block,
-                None => match blocks.fetch().await {
-                    Ok(block) => current = block,
-                    Err(code) => {
-                        refuse(answer, &mut requests, code);
-                        continue;
-                    }
-                },
+            let prefetched = match following.take() {
+                Some(prefetched) => prefetched.await.ok().and_then(Result::ok),
+                None => None,
+            };
+            let block = match prefetched {
+                Some(block) => Ok(block),
+                None => blocks.fetch().await,
+            };
+            match block {
+                Ok(block) => current = block,
+                Err(code) => {
+                    refuse(answer, &mut requests, code);
+                    continue;
+                }
             }
         }
         let id = current
@@ -116,8 +123,9 @@ async fn serve(blocks: Blocks, mut requests: mpsc::Receiver<Answer>) {
             .expect("a block that was just found not to be empty");
         // A caller that went away wastes the id: nobody else may get it.
         let _ = answer.send(Ok(ProducerId(id)));
-        if current.end - current.start < PREFETCH_BELOW && following.is_none() && requests.is_empty() {
-            following = blocks.fetch().await.ok();
+        if current.end - current.start < PREFETCH_BELOW && following.is_none() {
+            let blocks = Arc::clone(&blocks);
+            following = Some(tokio::spawn(async move { blocks.fetch().await }));
         }
     }
 }
