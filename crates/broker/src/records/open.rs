@@ -32,6 +32,14 @@ impl Default for OpenBounds {
 }
 
 impl OpenBounds {
+    /// For batches that lie in the log: they were accepted once, and may have been compressed
+    /// better since.
+    pub(super) const STORED: Self = Self {
+        floor: 256 << 20,
+        ratio: 0,
+        ceiling: 256 << 20,
+    };
+
     /// Bytes that `compressed` bytes may open to.
     pub(super) fn limit(self, compressed: usize) -> u64 {
         (compressed as u64)

@@ -54,7 +54,7 @@ pub fn first_at_or_after(
         Compression::None => search(records, &header, timestamp, from),
         codec => {
             let opened =
-                open(codec, records, OpenBounds::default()).map_err(|error| of_walk(error.into(), 0))?;
+                open(codec, records, OpenBounds::STORED).map_err(|error| of_walk(error.into(), 0))?;
             search(opened, &header, timestamp, from)
         }
     }

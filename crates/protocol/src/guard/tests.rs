@@ -5,6 +5,8 @@
 //! last byte and write it again unchanged, so a schema that differs from Kafka's in one field of one
 //! version fails.
 
+use std::{collections::BTreeSet, fs, path::Path};
+
 use bytes::{Bytes, BytesMut};
 use kafka_protocol::{
     messages::{self, ApiKey},
@@ -457,6 +459,33 @@ fn any_key_and_version_make_a_header_or_an_error() {
             frame.extend_from_slice(&[0, 0, 0, 1, 0xff, 0xff, 0]);
             let parsed = parse_header(&frame);
             assert_eq!(parsed.is_ok(), ApiKey::try_from(key).is_ok(), "{key} {version}");
+        }
+    }
+}
+
+/// Frames of the oldest, the newest and the first flexible version of every API: what the fuzz
+/// target `request_frame` starts from. `OTTLA_WRITE_SEEDS=1` writes them.
+#[test]
+fn seeds_of_the_fuzzer_are_current() {
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus/request_frame");
+    for api in tables::iter() {
+        for version in BTreeSet::from([api.min, api.max, api.flexible.clamp(api.min, api.max)]) {
+            let mut frame = [(api.key as i16).to_be_bytes(), version.to_be_bytes()].concat();
+            frame.extend_from_slice(&[0, 0, 0, 7, 0, 4]);
+            frame.extend_from_slice(b"seed");
+            if api.key.request_header_version(version) >= 2 {
+                frame.push(0);
+            }
+            frame.extend(written(api, version, &[1, 2, 3, 5, 7, 11, 13]));
+            let path = corpus.join(format!("{:?}-{version}", api.key));
+            if std::env::var_os("OTTLA_WRITE_SEEDS").is_some() {
+                fs::write(&path, &frame).expect("the corpus can be written");
+            }
+            assert!(
+                fs::read(&path).is_ok_and(|seed| seed == frame),
+                "{}",
+                path.display()
+            );
         }
     }
 }

@@ -32,7 +32,12 @@ fn epoch_of(broker: BrokerId) -> BrokerEpoch {
 
 impl Brokers for Cluster {
     fn epoch(&self, broker: BrokerId) -> Option<BrokerEpoch> {
-        Some(self.epochs.get(&broker).copied().unwrap_or_else(|| epoch_of(broker)))
+        Some(
+            self.epochs
+                .get(&broker)
+                .copied()
+                .unwrap_or_else(|| epoch_of(broker)),
+        )
     }
 
     fn is_eligible(&self, broker: BrokerId) -> bool {

@@ -17,6 +17,7 @@ use super::{
 mod codecs;
 mod properties;
 mod search;
+mod seeds;
 mod validation;
 
 const NOW: i64 = 1_700_000_000_000;

@@ -1,0 +1,5 @@
+//! What the fuzzer runs, and what a test replays over the corpus: each target takes foreign bytes
+//! and panics when a promise about them is broken.
+
+pub mod record_batch;
+pub mod request_frame;
