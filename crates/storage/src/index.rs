@@ -1,0 +1,210 @@
+//! The two sparse indexes of a segment: in memory while it is written, in files once it is sealed.
+//!
+//! Indexes are hints. Whatever an index says, the reader checks against the batch that it finds, and
+//! an index that is missing or lies is rebuilt from the batches.
+
+use std::{
+    fs::File,
+    io::{self, Write},
+    path::Path,
+};
+
+use protocol::{Offset, batch::BatchHeader};
+
+use crate::format::{MAX_RELATIVE, OffsetEntry, TimeEntry};
+
+/// The indexes of one segment, in memory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct SegmentIndexes {
+    base: Offset,
+    interval: u64,
+    offsets: Vec<OffsetEntry>,
+    times: Vec<TimeEntry>,
+    newest: Option<(i64, Offset)>,
+    bytes_since_entry: u64,
+}
+
+impl SegmentIndexes {
+    /// Indexes of an empty segment, with one entry for about `interval` bytes.
+    pub(crate) fn new(base: Offset, interval: u32) -> Self {
+        Self {
+            base,
+            interval: u64::from(interval),
+            offsets: Vec::new(),
+            times: Vec::new(),
+            newest: None,
+            bytes_since_entry: 0,
+        }
+    }
+
+    /// Reads both index files. `None` when one is missing or cannot be right for a segment of `size`
+    /// bytes. The batches from [`Self::resume_position`] on are to be added again.
+    pub(crate) fn load(
+        base: Offset,
+        interval: u32,
+        size: u64,
+        offset_index: &Path,
+        time_index: &Path,
+    ) -> io::Result<Option<Self>> {
+        let (Some(offsets), Some(times)) = (read_file(offset_index)?, read_file(time_index)?) else {
+            return Ok(None);
+        };
+        let Some(offsets) = entries(&offsets, OffsetEntry::LEN, OffsetEntry::from_bytes) else {
+            return Ok(None);
+        };
+        let Some(times) = entries(&times, TimeEntry::LEN, TimeEntry::from_bytes) else {
+            return Ok(None);
+        };
+        let sane = offsets.is_sorted_by(|a, b| a.relative < b.relative && a.position < b.position)
+            && times.is_sorted_by(|a, b| a.timestamp < b.timestamp && a.relative < b.relative)
+            && offsets
+                .last()
+                .is_none_or(|e| u64::from(e.position) < size && u64::from(e.relative) <= MAX_RELATIVE)
+            && times.last().is_none_or(|e| u64::from(e.relative) <= MAX_RELATIVE);
+        let newest = times.last().map(|e| (e.timestamp, at(base, e.relative)));
+        Ok(sane.then_some(Self {
+            base,
+            interval: u64::from(interval),
+            offsets,
+            times,
+            newest,
+            bytes_since_entry: 0,
+        }))
+    }
+
+    /// Takes in the batch at `position`; a batch that the last entry already covers only counts towards
+    /// the next one.
+    pub(crate) fn add(&mut self, header: &BatchHeader, position: u64) {
+        let last = header.last_offset();
+        if header.max_timestamp >= 0
+            && self
+                .newest
+                .is_none_or(|(newest, _)| header.max_timestamp > newest)
+        {
+            self.newest = Some((header.max_timestamp, last));
+        }
+        let relative = (last.0 - self.base.0) as u32;
+        let covered = self.offsets.last().is_some_and(|e| e.relative >= relative);
+        if self.bytes_since_entry > self.interval && !covered {
+            self.offsets.push(OffsetEntry {
+                relative,
+                position: position as u32,
+            });
+            self.push_newest();
+            self.bytes_since_entry = 0;
+        }
+        self.bytes_since_entry += header.size as u64;
+    }
+
+    /// One entry for about this many bytes from now on.
+    pub(crate) fn set_interval(&mut self, interval: u32) {
+        self.interval = u64::from(interval);
+    }
+
+    /// Completes the time index, so that its last entry tells the segment's largest timestamp.
+    pub(crate) fn seal(&mut self) {
+        self.push_newest();
+    }
+
+    fn push_newest(&mut self) {
+        let Some((timestamp, offset)) = self.newest else {
+            return;
+        };
+        if self.times.last().is_none_or(|e| e.timestamp < timestamp) {
+            let relative = (offset.0 - self.base.0) as u32;
+            self.times.push(TimeEntry { timestamp, relative });
+        }
+    }
+
+    /// Forgets everything at and after `end`.
+    pub(crate) fn cut(&mut self, end: Offset) {
+        let kept = |relative: u32| at(self.base, relative) < end;
+        let offsets = self.offsets.partition_point(|e| kept(e.relative));
+        let times = self.times.partition_point(|e| kept(e.relative));
+        self.offsets.truncate(offsets);
+        self.times.truncate(times);
+        self.newest = self
+            .times
+            .last()
+            .map(|e| (e.timestamp, at(self.base, e.relative)));
+        self.bytes_since_entry = 0;
+    }
+
+    /// Where the batches begin that must be added again after [`Self::load`] or [`Self::cut`].
+    pub(crate) fn resume_position(&self) -> u64 {
+        self.offsets.last().map_or(0, |e| u64::from(e.position))
+    }
+
+    /// A position at or before the batch that holds `target`.
+    pub(crate) fn position_for(&self, target: Offset) -> u64 {
+        let after = self
+            .offsets
+            .partition_point(|e| at(self.base, e.relative) <= target);
+        after
+            .checked_sub(1)
+            .map_or(0, |i| u64::from(self.offsets[i].position))
+    }
+
+    /// The offset up to which no batch has a timestamp of `timestamp` or more, except perhaps the
+    /// batch that ends with it.
+    pub(crate) fn offset_before_time(&self, timestamp: i64) -> Offset {
+        let after = self.times.partition_point(|e| e.timestamp <= timestamp);
+        after
+            .checked_sub(1)
+            .map_or(self.base, |i| at(self.base, self.times[i].relative))
+    }
+
+    /// The largest timestamp (ms since 1970) and the last offset of the first batch that has it.
+    pub(crate) fn newest(&self) -> Option<(i64, Offset)> {
+        self.newest
+    }
+
+    /// Whether one more entry would make an index file larger than `limit` bytes.
+    pub(crate) fn is_full(&self, limit: u32) -> bool {
+        let limit = limit as usize;
+        (self.offsets.len() + 1) * OffsetEntry::LEN > limit || (self.times.len() + 1) * TimeEntry::LEN > limit
+    }
+
+    /// Replaces both index files. Their durability is the caller's matter.
+    pub(crate) fn write(&self, offset_index: &Path, time_index: &Path) -> io::Result<()> {
+        let offsets: Vec<u8> = self.offsets.iter().flat_map(|e| e.to_bytes()).collect();
+        let times: Vec<u8> = self.times.iter().flat_map(|e| e.to_bytes()).collect();
+        replace_file(offset_index, &offsets)?;
+        replace_file(time_index, &times)
+    }
+}
+
+fn at(base: Offset, relative: u32) -> Offset {
+    Offset(base.0 + i64::from(relative))
+}
+
+fn entries<T>(bytes: &[u8], len: usize, read: fn(&[u8]) -> Option<T>) -> Option<Vec<T>> {
+    bytes.chunks(len).map(read).collect()
+}
+
+fn read_file(path: &Path) -> io::Result<Option<Vec<u8>>> {
+    match std::fs::read(path) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Whole or not at all for a process that dies, but not fsynced: a reader may come at any time.
+pub(crate) fn replace_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let temp = temp_path(path);
+    let written = File::create(&temp)
+        .and_then(|mut file| file.write_all(bytes))
+        .and_then(|()| std::fs::rename(&temp, path));
+    if written.is_err() {
+        // On a full disk the remains only make things worse; that they cannot be removed changes nothing.
+        let _ = std::fs::remove_file(&temp);
+    }
+    written
+}
+
+fn temp_path(path: &Path) -> std::path::PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(crate::format::TEMP_SUFFIX);
+    name.into()
+}

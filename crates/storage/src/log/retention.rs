@@ -1,0 +1,184 @@
+//! The log's beginning moves: retention, DeleteRecords, purging.
+
+use std::{
+    path::PathBuf,
+    sync::{Arc, atomic::Ordering},
+    time::Instant,
+};
+
+use protocol::Offset;
+
+use super::{Log, SegmentList, Writer};
+use crate::{
+    error::StorageError,
+    format::{DELETED_SUFFIX, FileKind},
+    producer_snapshot,
+    segment::Segment,
+};
+
+/// A renamed file that waits for its removal.
+#[derive(Debug)]
+pub(super) struct Deleted {
+    path: PathBuf,
+    since: Instant,
+}
+
+impl Log {
+    /// Moves the log's start to `offset`, at most the log's end, and deletes the segments that lie
+    /// wholly below it. Their files are renamed `.deleted` and removed by [`Log::remove_deleted`]
+    /// after `file.delete.delay.ms`; at once where that is zero.
+    pub fn advance_log_start(&self, offset: Offset) -> Result<(), StorageError> {
+        let mut writer = self.writer.lock();
+        self.check_usable(&writer)?;
+        if offset > self.log_end_offset() {
+            return Err(self.out_of_range(offset));
+        }
+        self.move_start(&mut writer, offset).map(|_| ())
+    }
+
+    /// Deletes the oldest segments that `retention.ms` or `retention.bytes` no longer keeps, none that
+    /// reaches beyond `upper` (the high watermark). Returns how many. Does nothing unless
+    /// `cleanup.policy` contains `delete`.
+    pub fn delete_expired(&self, now_ms: i64, upper: Offset) -> Result<usize, StorageError> {
+        let mut writer = self.writer.lock();
+        self.check_usable(&writer)?;
+        let config = self.config.load_full();
+        if !config.delete {
+            return Ok(0);
+        }
+        writer.now_ms = writer.now_ms.max(now_ms);
+        let expired_by_time = self.count_expired(config.retention_ms(), now_ms, upper)?;
+        let surplus = config
+            .retention_bytes
+            .map_or(0, |limit| self.size_bytes().saturating_sub(limit));
+        let expired_by_size = self.count_surplus(surplus, upper);
+        let expired = expired_by_time.max(expired_by_size);
+        if expired == 0 {
+            return Ok(0);
+        }
+        if expired == self.segment_count() {
+            self.roll_locked(&mut writer)?;
+        }
+        let start = self.segments.load()[expired].base();
+        self.move_start(&mut writer, start)
+    }
+
+    /// Removes the files of segments that were deleted `file.delete.delay.ms` ago. Returns how many
+    /// files went.
+    pub fn remove_deleted(&self) -> usize {
+        let delay = self.config.load().file_delete_delay;
+        let mut deleted = self.deleted.lock();
+        let before = deleted.len();
+        deleted.retain(|file| {
+            file.since.elapsed() < delay
+                || match std::fs::remove_file(&file.path) {
+                    Ok(()) => false,
+                    Err(error) if error.kind() == std::io::ErrorKind::NotFound => false,
+                    Err(error) => {
+                        tracing::warn!(path = %file.path.display(), %error, "deleted segment could not be removed");
+                        true
+                    }
+                }
+        });
+        before - deleted.len()
+    }
+
+    /// How many of the oldest segments are older than `retention_ms`.
+    fn count_expired(
+        &self,
+        retention_ms: Option<i64>,
+        now_ms: i64,
+        upper: Offset,
+    ) -> Result<usize, StorageError> {
+        let Some(retention_ms) = retention_ms else {
+            return Ok(0);
+        };
+        let segments = self.segments.load();
+        let mut expired = 0;
+        for (i, segment) in segments.iter().enumerate() {
+            let end = segments
+                .get(i + 1)
+                .map_or_else(|| self.log_end_offset(), |next| next.base());
+            if segment.size() == 0 || end > upper {
+                break;
+            }
+            let newest = match segment.with_indexes(crate::index::SegmentIndexes::newest)? {
+                Some((timestamp, _)) => timestamp,
+                None => segment.modified_ms()?,
+            };
+            if now_ms.saturating_sub(newest) <= retention_ms {
+                break;
+            }
+            expired += 1;
+        }
+        Ok(expired)
+    }
+
+    /// How many of the oldest segments fit into `surplus` bytes.
+    fn count_surplus(&self, mut surplus: u64, upper: Offset) -> usize {
+        let segments = self.segments.load();
+        let mut count = 0;
+        for pair in segments.windows(2) {
+            let size = pair[0].size();
+            if size > surplus || pair[1].base() > upper {
+                break;
+            }
+            surplus -= size;
+            count += 1;
+        }
+        count
+    }
+
+    /// Returns how many segments were deleted.
+    fn move_start(&self, writer: &mut Writer, offset: Offset) -> Result<usize, StorageError> {
+        if offset <= self.log_start_offset() {
+            return Ok(0);
+        }
+        let segments = self.segments.load_full();
+        let gone = segments
+            .windows(2)
+            .take_while(|pair| pair[1].base() <= offset)
+            .count();
+        self.start.store(offset.0, Ordering::Release);
+        writer.epochs_dirty |= self.epochs.write().truncate_from_start(offset);
+        if gone == 0 {
+            return Ok(0);
+        }
+        let (old, kept) = segments.split_at(gone);
+        self.segments.store(Arc::new(SegmentList::from(kept)));
+        writer.unsynced.retain(|segment| segment.base() >= kept[0].base());
+        for segment in old {
+            self.delete_files(segment)?;
+        }
+        let dir = self.files.dir();
+        producer_snapshot::remove_snapshots_below(&dir, kept[0].base())
+            .map_err(StorageError::io("remove", &dir))?;
+        self.remove_deleted();
+        Ok(gone)
+    }
+
+    fn delete_files(&self, segment: &Segment) -> Result<(), StorageError> {
+        segment.close();
+        let mut deleted = self.deleted.lock();
+        for kind in [
+            FileKind::OffsetIndex,
+            FileKind::TimeIndex,
+            FileKind::TransactionIndex,
+            FileKind::Log,
+        ] {
+            let path = segment.path(kind);
+            let mut renamed = path.clone().into_os_string();
+            renamed.push(DELETED_SUFFIX);
+            let renamed = PathBuf::from(renamed);
+            match std::fs::rename(&path, &renamed).map_err(StorageError::io("rename", &path)) {
+                Ok(()) => deleted.push(Deleted {
+                    path: renamed,
+                    since: Instant::now(),
+                }),
+                Err(error) if error.is_not_found() => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+}

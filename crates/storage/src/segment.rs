@@ -1,0 +1,301 @@
+//! One segment: its files, its size, its indexes.
+//!
+//! The active segment keeps its file open and its indexes in memory. A sealed one has both on disk
+//! only; a log keeps the files of the two sealed segments read last open, so that ten thousand idle
+//! partitions are ten thousand descriptors.
+
+use std::{
+    fs::{File, OpenOptions},
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use parking_lot::{Mutex, RwLock};
+use protocol::{Offset, batch::BatchHeader};
+
+use crate::{
+    error::{Damage, StorageError},
+    format::FileKind,
+    index::SegmentIndexes,
+    scan::{ScanError, Scanner},
+};
+
+/// Sealed segments whose files a log keeps open after a read.
+const SEALED_FILES_OPEN: usize = 2;
+
+/// What the segments of one log share: where they live, and which sealed files are open.
+#[derive(Debug)]
+pub(crate) struct LogFiles {
+    dir: ArcSwap<PathBuf>,
+    /// Read last first.
+    sealed: Mutex<Vec<(Offset, Arc<File>)>>,
+}
+
+impl LogFiles {
+    pub(crate) fn new(dir: PathBuf) -> Self {
+        Self {
+            dir: ArcSwap::from_pointee(dir),
+            sealed: Mutex::default(),
+        }
+    }
+
+    pub(crate) fn dir(&self) -> Arc<PathBuf> {
+        self.dir.load_full()
+    }
+
+    pub(crate) fn set_dir(&self, dir: PathBuf) {
+        self.dir.store(Arc::new(dir));
+    }
+
+    pub(crate) fn path(&self, kind: FileKind, base: Offset) -> PathBuf {
+        kind.path(&self.dir.load(), base)
+    }
+
+    fn sealed_file(&self, base: Offset) -> Option<Arc<File>> {
+        let mut sealed = self.sealed.lock();
+        let at = sealed.iter().position(|(b, _)| *b == base)?;
+        sealed[..=at].rotate_right(1);
+        Some(Arc::clone(&sealed[0].1))
+    }
+
+    fn keep_sealed(&self, base: Offset, file: Arc<File>) {
+        let mut sealed = self.sealed.lock();
+        sealed.retain(|(b, _)| *b != base);
+        sealed.insert(0, (base, file));
+        sealed.truncate(SEALED_FILES_OPEN);
+    }
+
+    fn forget_sealed(&self, base: Offset) {
+        self.sealed.lock().retain(|(b, _)| *b != base);
+    }
+}
+
+/// A run of batches in one file.
+#[derive(Debug)]
+pub(crate) struct Segment {
+    base: Offset,
+    files: Arc<LogFiles>,
+    /// Open for writing while the segment is active, and until what was written is synced: a
+    /// descriptor opened later might not be told of a failed write-back.
+    file: ArcSwapOption<File>,
+    /// Bytes of whole batches that readers may see.
+    size: AtomicU64,
+    /// In memory while the segment is active.
+    indexes: RwLock<Option<SegmentIndexes>>,
+    /// Held while the index files of a sealed segment are rebuilt.
+    rebuilding: Mutex<()>,
+}
+
+impl Segment {
+    /// Creates the file of a new, empty segment. A leftover of the same name is replaced.
+    pub(crate) fn create(files: &Arc<LogFiles>, base: Offset, interval: u32) -> Result<Self, StorageError> {
+        let path = files.path(FileKind::Log, base);
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .open(&path)
+            .map_err(StorageError::io("create", &path))?;
+        files.forget_sealed(base);
+        Ok(Self {
+            base,
+            files: Arc::clone(files),
+            file: ArcSwapOption::from_pointee(file),
+            size: AtomicU64::new(0),
+            indexes: RwLock::new(Some(SegmentIndexes::new(base, interval))),
+            rebuilding: Mutex::new(()),
+        })
+    }
+
+    /// A segment whose file exists; nothing is opened yet.
+    pub(crate) fn existing(files: &Arc<LogFiles>, base: Offset, size: u64) -> Self {
+        Self {
+            base,
+            files: Arc::clone(files),
+            file: ArcSwapOption::empty(),
+            size: AtomicU64::new(size),
+            indexes: RwLock::new(None),
+            rebuilding: Mutex::new(()),
+        }
+    }
+
+    pub(crate) fn base(&self) -> Offset {
+        self.base
+    }
+
+    /// Bytes of whole batches.
+    pub(crate) fn size(&self) -> u64 {
+        self.size.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn set_size(&self, size: u64) {
+        self.size.store(size, Ordering::Release);
+    }
+
+    pub(crate) fn path(&self, kind: FileKind) -> PathBuf {
+        self.files.path(kind, self.base)
+    }
+
+    /// The `.log` file, opened if need be.
+    pub(crate) fn file(&self) -> Result<Arc<File>, StorageError> {
+        if let Some(file) = self.file.load_full() {
+            return Ok(file);
+        }
+        if let Some(file) = self.files.sealed_file(self.base) {
+            return Ok(file);
+        }
+        let path = self.path(FileKind::Log);
+        let file = Arc::new(File::open(&path).map_err(StorageError::io("open", &path))?);
+        self.files.keep_sealed(self.base, Arc::clone(&file));
+        Ok(file)
+    }
+
+    /// The `.log` file, open for writing until [`Self::release`].
+    pub(crate) fn hold_for_write(&self) -> Result<Arc<File>, StorageError> {
+        if let Some(file) = self.file.load_full() {
+            return Ok(file);
+        }
+        let path = self.path(FileKind::Log);
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open(&path)
+            .map_err(StorageError::io("open", &path))?;
+        let file = Arc::new(file);
+        self.file.store(Some(Arc::clone(&file)));
+        self.files.forget_sealed(self.base);
+        Ok(file)
+    }
+
+    /// Whether the file is open for writing.
+    pub(crate) fn is_held(&self) -> bool {
+        self.file.load().is_some()
+    }
+
+    /// Lets go of the file: the segment is sealed and synced.
+    pub(crate) fn release(&self) {
+        if let Some(file) = self.file.swap(None) {
+            self.files.keep_sealed(self.base, file);
+        }
+    }
+
+    /// When the `.log` file was last written, ms since 1970: the age of batches without timestamps.
+    pub(crate) fn modified_ms(&self) -> Result<i64, StorageError> {
+        let path = self.path(FileKind::Log);
+        let modified = std::fs::metadata(&path)
+            .and_then(|metadata| metadata.modified())
+            .map_err(StorageError::io("stat", &path))?;
+        let since_1970 = modified.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        Ok(i64::try_from(since_1970.as_millis()).unwrap_or(i64::MAX))
+    }
+
+    /// Takes in a batch that was just written (or read back) at `position`.
+    pub(crate) fn add_to_indexes(&self, header: &BatchHeader, position: u64) {
+        if let Some(indexes) = &mut *self.indexes.write() {
+            indexes.add(header, position);
+        }
+    }
+
+    pub(crate) fn set_indexes(&self, indexes: SegmentIndexes) {
+        *self.indexes.write() = Some(indexes);
+    }
+
+    /// Whether an index file would grow past `limit` bytes.
+    pub(crate) fn indexes_full(&self, limit: u32) -> bool {
+        self.indexes
+            .read()
+            .as_ref()
+            .is_some_and(|indexes| indexes.is_full(limit))
+    }
+
+    /// Completes the indexes and writes them to their files; they stay in memory.
+    pub(crate) fn write_indexes(&self) -> Result<(), StorageError> {
+        if let Some(indexes) = &mut *self.indexes.write() {
+            indexes.seal();
+            self.write_index_files(indexes)?;
+        }
+        Ok(())
+    }
+
+    /// Frees the memory of indexes that are in their files.
+    pub(crate) fn drop_indexes(&self) {
+        *self.indexes.write() = None;
+    }
+
+    /// Looks something up in the indexes, from memory or from the files, which are rebuilt if need be.
+    pub(crate) fn with_indexes<T>(&self, look: impl FnOnce(&SegmentIndexes) -> T) -> Result<T, StorageError> {
+        if let Some(indexes) = &*self.indexes.read() {
+            return Ok(look(indexes));
+        }
+        Ok(look(&self.load_indexes()?))
+    }
+
+    /// The indexes of a sealed segment as their files tell, which are rebuilt if need be.
+    pub(crate) fn load_indexes(&self) -> Result<SegmentIndexes, StorageError> {
+        if let Some(indexes) = self.stored_indexes(0)? {
+            return Ok(indexes);
+        }
+        self.rebuild_indexes()
+    }
+
+    /// The index files as they are, `None` when they are missing or cannot be right.
+    pub(crate) fn stored_indexes(&self, interval: u32) -> Result<Option<SegmentIndexes>, StorageError> {
+        let (offsets, times) = (self.path(FileKind::OffsetIndex), self.path(FileKind::TimeIndex));
+        SegmentIndexes::load(self.base, interval, self.size(), &offsets, &times)
+            .map_err(StorageError::io("read", &offsets))
+    }
+
+    /// Makes the indexes of a sealed segment from its batches and replaces their files.
+    pub(crate) fn rebuild_indexes(&self) -> Result<SegmentIndexes, StorageError> {
+        let _turn = self.rebuilding.lock();
+        let file = self.file()?;
+        let mut indexes = SegmentIndexes::new(self.base, crate::LogConfig::default().index_interval_bytes);
+        let mut scanner = Scanner::new(&file, 0, self.size());
+        loop {
+            match scanner.next_header() {
+                Ok(Some((header, position))) => indexes.add(&header, position),
+                Ok(None) => break,
+                Err(error) => return Err(self.scan_error(error, scanner.position())),
+            }
+        }
+        indexes.seal();
+        self.write_index_files(&indexes)?;
+        tracing::info!(segment = %self.path(FileKind::Log).display(), "segment indexes rebuilt");
+        Ok(indexes)
+    }
+
+    fn write_index_files(&self, indexes: &SegmentIndexes) -> Result<(), StorageError> {
+        let (offsets, times) = (self.path(FileKind::OffsetIndex), self.path(FileKind::TimeIndex));
+        indexes
+            .write(&offsets, &times)
+            .map_err(StorageError::io("write", &offsets))
+    }
+
+    /// What a failed walk means for this segment.
+    pub(crate) fn scan_error(&self, error: ScanError, position: u64) -> StorageError {
+        match error {
+            ScanError::Io(source) => StorageError::io("read", &self.path(FileKind::Log))(source),
+            ScanError::Damage(damage) => self.corrupt(position, damage),
+        }
+    }
+
+    /// Damage at a position of this segment.
+    pub(crate) fn corrupt(&self, position: u64, damage: impl Into<Damage>) -> StorageError {
+        StorageError::Corrupt {
+            path: self.path(FileKind::Log),
+            position,
+            damage: damage.into(),
+        }
+    }
+
+    /// Forgets open files of a segment that is about to be removed.
+    pub(crate) fn close(&self) {
+        self.file.store(None);
+        self.files.forget_sealed(self.base);
+    }
+}
