@@ -9,7 +9,10 @@
 pub mod config;
 pub mod context;
 pub mod controller_client;
+pub mod http;
 pub mod identity;
+pub mod listener;
+pub mod metric_names;
 pub mod producer_ids;
 pub mod records;
 pub mod session;

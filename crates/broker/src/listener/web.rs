@@ -1,0 +1,84 @@
+//! HTTP/1 and HTTP/2 on one connection: pages, health and gRPC from one router.
+
+use std::time::Duration;
+
+use axum::Router;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_util::sync::CancellationToken;
+use tracing::debug;
+
+/// How long the head of an HTTP/1 request may take, the wait for the next one included.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
+/// A peer that answers no ping for so long is gone.
+const KEEP_ALIVE: Duration = Duration::from_secs(10);
+/// Streams that one HTTP/2 connection may have open.
+const MAX_STREAMS: u32 = 1024;
+/// Largest HTTP/2 frame: whole batches in few frames.
+const MAX_FRAME_BYTES: u32 = 1 << 20;
+
+/// How much a peer may send before this side has read it, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Http2Windows {
+    /// On one stream.
+    pub stream: u32,
+    /// On all streams of a connection.
+    pub connection: u32,
+}
+
+impl Http2Windows {
+    /// For clients: they send requests, not logs.
+    pub const CLIENTS: Self = Self {
+        stream: 1 << 20,
+        connection: 4 << 20,
+    };
+    /// For nodes of the cluster: a stream carries whole logs, over real round-trip times.
+    pub const NODES: Self = Self {
+        stream: 8 << 20,
+        connection: 16 << 20,
+    };
+}
+
+/// Serves one connection until its peer leaves; after `stop` no further request is taken.
+pub(super) async fn serve_connection<S>(
+    stream: S,
+    router: Router,
+    windows: Http2Windows,
+    stop: CancellationToken,
+) where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let mut builder = Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIMEOUT);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .initial_stream_window_size(windows.stream)
+        .initial_connection_window_size(windows.connection)
+        .max_frame_size(MAX_FRAME_BYTES)
+        .max_concurrent_streams(MAX_STREAMS)
+        .keep_alive_interval(KEEP_ALIVE)
+        .keep_alive_timeout(KEEP_ALIVE);
+    let connection = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    tokio::pin!(connection);
+    let mut stopping = false;
+    loop {
+        tokio::select! {
+            result = connection.as_mut() => {
+                if let Err(error) = result {
+                    debug!(%error, "HTTP connection broke");
+                }
+                return;
+            }
+            () = stop.cancelled(), if !stopping => {
+                stopping = true;
+                connection.as_mut().graceful_shutdown();
+            }
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! Names of everything this crate measures. What partitions, logs and controllers measure is named in
+//! their own crates.
+
+use kafka_protocol::messages::ApiKey;
+use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
+
+/// Kafka requests answered, by `request`.
+pub const REQUESTS: &str = "ottla_requests_total";
+/// From a Kafka request's frame to its answer, by `request`; long polls included.
+pub const REQUEST_SECONDS: &str = "ottla_request_seconds";
+/// Bytes of Kafka frames read from clients.
+pub const BYTES_IN: &str = "ottla_network_bytes_in_total";
+/// Bytes of Kafka frames written to clients.
+pub const BYTES_OUT: &str = "ottla_network_bytes_out_total";
+/// Bytes of record batches accepted from producers.
+pub const TOPIC_BYTES_IN: &str = "ottla_bytes_in_total";
+/// Bytes of record batches sent to consumers.
+pub const TOPIC_BYTES_OUT: &str = "ottla_bytes_out_total";
+/// Records accepted from producers.
+pub const RECORDS_IN: &str = "ottla_messages_in_total";
+/// Kafka connections open on the client ports.
+pub const CONNECTIONS: &str = "ottla_connections";
+/// Whether this broker is registered, caught up and unfenced: 1 or 0.
+pub const BROKER_READY: &str = "ottla_broker_ready";
+/// Offset of the metadata log that this broker has applied.
+pub const METADATA_APPLIED_OFFSET: &str = "ottla_metadata_applied_offset";
+
+/// Describes them to the recorder, for `# HELP` lines.
+pub fn describe() {
+    describe_counter!(REQUESTS, "Kafka requests answered");
+    describe_histogram!(
+        REQUEST_SECONDS,
+        Unit::Seconds,
+        "Time from a Kafka request to its answer"
+    );
+    describe_counter!(BYTES_IN, Unit::Bytes, "Bytes of Kafka frames read from clients");
+    describe_counter!(BYTES_OUT, Unit::Bytes, "Bytes of Kafka frames written to clients");
+    describe_counter!(
+        TOPIC_BYTES_IN,
+        Unit::Bytes,
+        "Bytes of record batches accepted from producers"
+    );
+    describe_counter!(
+        TOPIC_BYTES_OUT,
+        Unit::Bytes,
+        "Bytes of record batches sent to consumers"
+    );
+    describe_counter!(RECORDS_IN, "Records accepted from producers");
+    describe_gauge!(CONNECTIONS, "Kafka connections open on the client ports");
+    describe_gauge!(
+        BROKER_READY,
+        "1 where this broker is registered, caught up and unfenced"
+    );
+    describe_gauge!(
+        METADATA_APPLIED_OFFSET,
+        "Offset of the metadata log that this broker has applied"
+    );
+}
+
+/// The `request` label of an API: its name in Kafka's protocol guide.
+pub fn api_label(key: ApiKey) -> &'static str {
+    match key {
+        ApiKey::Produce => "Produce",
+        ApiKey::Fetch => "Fetch",
+        ApiKey::ListOffsets => "ListOffsets",
+        ApiKey::Metadata => "Metadata",
+        ApiKey::FindCoordinator => "FindCoordinator",
+        ApiKey::ApiVersions => "ApiVersions",
+        ApiKey::CreateTopics => "CreateTopics",
+        ApiKey::DeleteTopics => "DeleteTopics",
+        ApiKey::DeleteRecords => "DeleteRecords",
+        ApiKey::InitProducerId => "InitProducerId",
+        ApiKey::OffsetForLeaderEpoch => "OffsetForLeaderEpoch",
+        ApiKey::DescribeConfigs => "DescribeConfigs",
+        ApiKey::AlterConfigs => "AlterConfigs",
+        ApiKey::CreatePartitions => "CreatePartitions",
+        ApiKey::ElectLeaders => "ElectLeaders",
+        ApiKey::IncrementalAlterConfigs => "IncrementalAlterConfigs",
+        ApiKey::DescribeCluster => "DescribeCluster",
+        // Labels are bounded: an API without a line here is counted, not named.
+        _ => "other",
+    }
+}
