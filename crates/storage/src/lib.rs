@@ -6,12 +6,14 @@ pub mod descriptors;
 mod durable_file;
 pub mod epochs;
 mod error;
+mod flush;
 pub mod format;
 pub mod hints;
 mod index;
 mod log;
 mod log_config;
 pub mod meta_properties;
+pub mod metric_names;
 pub mod partition_metadata;
 pub mod producer_snapshot;
 pub mod producers;
@@ -23,6 +25,7 @@ mod segment;
 pub use clean_shutdown::boot_id;
 pub use durable_file::{read_if_present, remove_durably, sync_dir, write_atomically};
 pub use error::{Damage, StorageError};
+pub use flush::{FlushFailed, FlushListener, Flusher};
 pub use log::{
     AppendError, AppendInfo, AppendOutcome, Decompress, LeaderAppend, Log, OpenOptions, ReadOutcome,
     ReadRequest, TimestampedOffset,
