@@ -176,11 +176,11 @@ impl Shared {
             if let Some(key) = state.queue.pop_front() {
                 let requests = state.logs.get_mut(&key).expect("a queued log has requests");
                 requests.running = true;
-                return Some((
+                return Some(Turn {
                     key,
-                    Arc::clone(&requests.log),
-                    std::mem::take(&mut requests.listeners),
-                ));
+                    log: Arc::clone(&requests.log),
+                    listeners: std::mem::take(&mut requests.listeners),
+                });
             }
             // A flush that runs elsewhere may still queue its log again.
             if state.shut_down && state.logs.is_empty() {
