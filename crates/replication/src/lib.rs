@@ -4,6 +4,7 @@
 mod error;
 mod exchange;
 mod state;
+pub mod streams;
 mod time;
 
 pub use error::{FetchRefused, ReadRefused, RoleError};

@@ -1,0 +1,186 @@
+//! All of this broker's streams to the leaders it follows: which partition is on which of them.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Weak};
+
+use metadata::ClusterImage;
+use parking_lot::Mutex;
+use protocol::{BrokerId, LeaderEpoch, TopicPartition};
+use tokio::runtime::Handle;
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use super::follower_stream::{LaneCommand, LaneContext, LaneTask, Move, Serial};
+use super::link::Link;
+use super::ports::{FollowerPartitions, LocalBroker};
+use super::stream_state::Lane;
+use crate::exchange::{Followers, Following};
+
+/// Follows leaders: one connection to each, on it one stream for replicas in the ISR and one for
+/// those that catch up. Dropping it ends all of them.
+pub struct FetcherManager {
+    shared: Arc<Shared>,
+    _stop: DropGuard,
+}
+
+impl std::fmt::Debug for FetcherManager {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("FetcherManager").finish_non_exhaustive()
+    }
+}
+
+struct Shared {
+    local: Arc<dyn LocalBroker>,
+    partitions: Arc<dyn FollowerPartitions>,
+    images: watch::Receiver<Arc<ClusterImage>>,
+    runtime: Handle,
+    stop: CancellationToken,
+    places: Mutex<Places>,
+}
+
+#[derive(Default)]
+struct Places {
+    leaders: HashMap<BrokerId, Lanes>,
+    partitions: HashMap<TopicPartition, Place>,
+    serial: u64,
+}
+
+/// The lanes to one leader. The queues are unbounded: what stands in them is bounded by the changes of
+/// roles in the metadata, and they are emptied by tasks that never wait for a disk.
+struct Lanes {
+    in_sync: mpsc::UnboundedSender<LaneCommand>,
+    catching_up: mpsc::UnboundedSender<LaneCommand>,
+}
+
+#[derive(Clone, Copy)]
+struct Place {
+    leader: BrokerId,
+    leader_epoch: LeaderEpoch,
+    lane: Lane,
+    serial: Serial,
+}
+
+impl FetcherManager {
+    /// A manager whose tasks run on the current runtime.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub fn new(
+        local: Arc<dyn LocalBroker>,
+        partitions: Arc<dyn FollowerPartitions>,
+        images: watch::Receiver<Arc<ClusterImage>>,
+    ) -> Self {
+        let stop = CancellationToken::new();
+        let shared = Shared {
+            local,
+            partitions,
+            images,
+            runtime: Handle::current(),
+            stop: stop.clone(),
+            places: Mutex::default(),
+        };
+        Self {
+            shared: Arc::new(shared),
+            _stop: stop.drop_guard(),
+        }
+    }
+
+    /// Ends every stream; later updates have no effect.
+    pub fn shutdown(&self) {
+        self.shared.stop.cancel();
+    }
+}
+
+impl Followers for FetcherManager {
+    fn update(&self, partition: TopicPartition, following: Option<Following>) {
+        let shared = &self.shared;
+        let mut places = shared.places.lock();
+        let old = places.partitions.remove(&partition);
+        let new = following.map(|following| Place {
+            leader: following.leader,
+            leader_epoch: following.leader_epoch,
+            lane: match old {
+                // Where it was: the lane knows better than the metadata.
+                Some(old) if old.leader == following.leader => old.lane,
+                _ if following.in_sync => Lane::InSync,
+                _ => Lane::CatchingUp,
+            },
+            serial: Serial(0),
+        });
+        if let Some(old) = old
+            && new.is_none_or(|new| new.leader != old.leader)
+            && let Some(lanes) = places.leaders.get(&old.leader)
+        {
+            lanes.send(old.lane, LaneCommand::Unassign(partition));
+        }
+        if let Some(place) = new {
+            Shared::assign(shared, &mut places, partition, place);
+        }
+    }
+}
+
+impl Shared {
+    fn assign(shared: &Arc<Self>, places: &mut Places, partition: TopicPartition, mut place: Place) {
+        places.serial += 1;
+        place.serial = Serial(places.serial);
+        places.partitions.insert(partition, place);
+        let lanes = places
+            .leaders
+            .entry(place.leader)
+            .or_insert_with(|| Self::open(shared, place.leader));
+        lanes.send(
+            place.lane,
+            LaneCommand::Assign {
+                partition,
+                leader_epoch: place.leader_epoch,
+                serial: place.serial,
+            },
+        );
+    }
+
+    fn open(shared: &Arc<Self>, leader: BrokerId) -> Lanes {
+        let link = Arc::new(Link::new(leader, shared.images.clone()));
+        let lane = |lane: Lane| {
+            let (commands, queue) = mpsc::unbounded_channel();
+            let weak = Arc::downgrade(shared);
+            let task = LaneTask::new(LaneContext {
+                lane,
+                link: Arc::clone(&link),
+                local: Arc::clone(&shared.local),
+                partitions: Arc::clone(&shared.partitions),
+                on_move: Box::new(move |moved| Self::on_move(&weak, moved, lane)),
+            });
+            shared.runtime.spawn(task.run(queue, shared.stop.clone()));
+            commands
+        };
+        Lanes {
+            in_sync: lane(Lane::InSync),
+            catching_up: lane(Lane::CatchingUp),
+        }
+    }
+
+    fn on_move(weak: &Weak<Self>, moved: Move, from: Lane) {
+        let Some(shared) = weak.upgrade() else {
+            return;
+        };
+        let mut places = shared.places.lock();
+        // A later assignment has the last word, wherever the lane wanted the earlier one to be.
+        let place = places.partitions.get(&moved.partition).copied();
+        if let Some(place) = place.filter(|place| place.serial == moved.serial) {
+            let lane = from.other();
+            tracing::debug!(partition = %moved.partition, lane = lane.name(), "replica changes its stream");
+            Self::assign(&shared, &mut places, moved.partition, Place { lane, ..place });
+        }
+    }
+}
+
+impl Lanes {
+    fn send(&self, lane: Lane, command: LaneCommand) {
+        let commands = match lane {
+            Lane::InSync => &self.in_sync,
+            Lane::CatchingUp => &self.catching_up,
+        };
+        // Fails only when the lanes have been stopped, and nothing follows any more.
+        let _ = commands.send(command);
+    }
+}
