@@ -1,7 +1,8 @@
 //! The table of configuration keys: names, types, defaults and bounds.
 //!
-//! One table ([`TOPIC_CONFIGS`]) serves validation and typed lookup ([`TopicSettings`],
-//! [`NodeDefaults`]).
+//! One table ([`TOPIC_CONFIGS`], [`NODE_CONFIGS`]) serves validation ([`validate`]), typed lookup
+//! ([`TopicSettings`], [`NodeDefaults`]), DescribeConfigs ([`describe`]) and the generated
+//! documentation ([`to_markdown`]).
 //!
 //! Where a topic's key is set in several places, the nearest wins: the topic itself, then this
 //! broker's dynamic value, then the cluster-wide dynamic default, then the node's file, then the
@@ -9,15 +10,25 @@
 //! controllers and leaders must agree on it (KIP-966): it is never set for a single broker, and the
 //! value in a controller's file reaches the others as the cluster-wide default.
 
+mod absent;
 mod def;
+mod describe;
+mod markdown;
+mod node_table;
 mod resolve;
 mod topic_settings;
 mod topic_table;
+mod validate;
 
+pub use absent::{KNOWN_BUT_ABSENT, is_known_but_absent};
 pub use def::{ConfigDef, ConfigError, ConfigKind, Synonym, UpdateMode, Valid};
+pub use describe::{ConfigSynonym, DescribedConfig, describe};
+pub use markdown::to_markdown;
+pub use node_table::{NODE_CONFIGS, node_default};
 pub use resolve::{ConfigSource, NodeDefaults};
 pub use topic_settings::{
     CleanupPolicy, TimestampType, TopicCompression, TopicSettings, flush_messages, min_insync_replicas,
     unclean_leader_election,
 };
 pub use topic_table::TOPIC_CONFIGS;
+pub use validate::{Scope, config_kind, validate};

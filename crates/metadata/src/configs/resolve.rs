@@ -4,31 +4,54 @@ use std::collections::BTreeMap;
 
 use protocol::{BrokerId, TopicName};
 
-use super::def::{ConfigDef, Synonym};
+use super::def::{ConfigDef, Synonym, list_items};
 use crate::{ClusterImage, ConfigResource};
 
 /// What a node brings along: its own values, from file, environment and command line.
 #[derive(Clone, Debug, Default)]
 pub struct NodeDefaults {
     /// The node, where it is a broker: its dynamic values count for it.
-    pub broker: Option<BrokerId>,
+    broker: Option<BrokerId>,
     /// Static values by key.
     values: BTreeMap<String, String>,
 }
 
 impl NodeDefaults {
-    /// The node `broker` (where it is one) with these static values. Keys that are not known are
-    /// never looked up.
-    pub fn new(broker: Option<BrokerId>, values: impl IntoIterator<Item = (String, String)>) -> Self {
+    /// A node with these static values. Where `process.roles` says that it is a broker, values that are
+    /// set at runtime for its `node.id` count for it. [`validate`](super::validate) has seen the values.
+    pub fn new(values: BTreeMap<String, String>) -> Self {
+        let is_broker = values
+            .get("process.roles")
+            .is_some_and(|roles| list_items(roles).contains(&"broker"));
+        let broker = values
+            .get("node.id")
+            .filter(|_| is_broker)
+            .and_then(|id| id.trim().parse().ok())
+            .map(BrokerId);
+        Self { broker, values }
+    }
+
+    /// What is known from afar of a broker: who it is, and some of its static values.
+    pub fn of_broker(broker: BrokerId, values: BTreeMap<String, String>) -> Self {
         Self {
-            broker,
-            values: values.into_iter().collect(),
+            broker: Some(broker),
+            values,
         }
     }
 
     /// The static value of a key, exactly as it was given.
     pub fn value(&self, key: &str) -> Option<&str> {
         self.values.get(key).map(String::as_str)
+    }
+
+    /// The static value of a node's key, or else its built-in default.
+    pub fn value_or_default(&self, key: &str) -> Option<&str> {
+        self.value(key).or_else(|| super::node_default(key))
+    }
+
+    /// Every static value.
+    pub fn values(&self) -> &BTreeMap<String, String> {
+        &self.values
     }
 }
 

@@ -237,7 +237,7 @@ mod tests {
 
     fn node(values: &[(&str, &str)]) -> NodeDefaults {
         let values = values.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
-        NodeDefaults::new(Some(protocol::BrokerId(1)), values)
+        NodeDefaults::of_broker(protocol::BrokerId(1), values.collect())
     }
 
     #[test]

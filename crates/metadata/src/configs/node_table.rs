@@ -1,0 +1,464 @@
+//! Every key of a node's file that Ottla honours. Names, types and defaults are Kafka's 4.x, except for
+//! what the documentation of a key says; keys of Ottla's own begin with `ottla.`.
+
+use super::def::{ConfigDef, ConfigKind, UpdateMode, Valid};
+
+/// A key that is read once, when the node starts.
+const fn fixed(
+    name: &'static str,
+    kind: ConfigKind,
+    default: Option<&'static str>,
+    valid: Valid,
+    doc: &'static str,
+) -> ConfigDef {
+    ConfigDef {
+        name,
+        kind,
+        default,
+        update: UpdateMode::ReadOnly,
+        synonyms: &[],
+        valid,
+        doc,
+    }
+}
+
+/// The default of a topic's key, which can be changed while the cluster runs.
+const fn topic_default(
+    name: &'static str,
+    kind: ConfigKind,
+    default: Option<&'static str>,
+    valid: Valid,
+    doc: &'static str,
+) -> ConfigDef {
+    ConfigDef {
+        name,
+        kind,
+        default,
+        update: UpdateMode::PerBroker,
+        synonyms: &[],
+        valid,
+        doc,
+    }
+}
+
+/// As [`topic_default`], for what all nodes must agree on.
+const fn agreed(
+    name: &'static str,
+    kind: ConfigKind,
+    default: Option<&'static str>,
+    valid: Valid,
+    doc: &'static str,
+) -> ConfigDef {
+    ConfigDef {
+        update: UpdateMode::ClusterWide,
+        ..topic_default(name, kind, default, valid, doc)
+    }
+}
+
+/// `Long.MAX_VALUE`: Kafka's way of writing "never".
+const NEVER: &str = "9223372036854775807";
+
+/// Node keys, in the order of their names.
+pub static NODE_CONFIGS: &[ConfigDef] = &[
+    fixed(
+        "advertised.listeners",
+        ConfigKind::List,
+        None,
+        Valid::Any,
+        "What clients are told to connect to, as `NAME://host:port`. Default: `listeners`, with `localhost` \
+         where a listener binds every interface.",
+    ),
+    fixed(
+        "auto.create.topics.enable",
+        ConfigKind::Boolean,
+        Some("true"),
+        Valid::Any,
+        "Whether a topic that a client asks for is created where it does not exist.",
+    ),
+    fixed(
+        "auto.leader.rebalance.enable",
+        ConfigKind::Boolean,
+        Some("true"),
+        Valid::Any,
+        "Whether the controller hands leadership back to preferred leaders. Read by controllers.",
+    ),
+    fixed(
+        "broker.heartbeat.interval.ms",
+        ConfigKind::Int,
+        Some("500"),
+        Valid::AtLeast(1),
+        "How often a broker tells the controller that it is alive (Kafka: 2000).",
+    ),
+    fixed(
+        "broker.rack",
+        ConfigKind::String,
+        None,
+        Valid::Any,
+        "Where the broker stands: replicas of a partition are spread over racks.",
+    ),
+    fixed(
+        "broker.session.timeout.ms",
+        ConfigKind::Int,
+        Some("3000"),
+        Valid::AtLeast(100),
+        "How long a broker may be silent before it is fenced (Kafka: 9000). A broker whose process died is \
+         fenced at once.",
+    ),
+    topic_default(
+        "compression.type",
+        ConfigKind::String,
+        Some("producer"),
+        Valid::OneOf(&["uncompressed", "zstd", "lz4", "snappy", "gzip", "producer"]),
+        "Default of the topic key `compression.type`.",
+    ),
+    fixed(
+        "connections.max.idle.ms",
+        ConfigKind::Long,
+        Some("600000"),
+        Valid::AtLeast(1),
+        "After how long without a request a connection is closed.",
+    ),
+    fixed(
+        "controller.listener.names",
+        ConfigKind::List,
+        Some("CONTROLLER"),
+        Valid::Any,
+        "Which of `listeners` is a controller's internal port.",
+    ),
+    fixed(
+        "controller.quorum.voters",
+        ConfigKind::List,
+        None,
+        Valid::NonEmpty,
+        "Every controller, as `id@host:port` of its internal port. Required.",
+    ),
+    fixed(
+        "default.replication.factor",
+        ConfigKind::Int,
+        Some("1"),
+        Valid::Between(1, 32_767),
+        "The replication factor of topics that are created without one. Read by controllers.",
+    ),
+    fixed(
+        "delete.topic.enable",
+        ConfigKind::Boolean,
+        Some("true"),
+        Valid::Any,
+        "Whether topics can be deleted. Read by controllers.",
+    ),
+    fixed(
+        "inter.broker.listener.name",
+        ConfigKind::String,
+        None,
+        Valid::Any,
+        "Which of `listeners` is a broker's internal port. Default: the one named INTERNAL, else the first \
+         client port + 10000 on the loopback interface.",
+    ),
+    fixed(
+        "leader.imbalance.check.interval.seconds",
+        ConfigKind::Long,
+        Some("300"),
+        Valid::AtLeast(1),
+        "How often leadership is handed back to preferred leaders. Read by controllers.",
+    ),
+    fixed(
+        "listener.security.protocol.map",
+        ConfigKind::List,
+        None,
+        Valid::Any,
+        "How each listener protects its connections, as `NAME:PROTOCOL`. PLAINTEXT is the only protocol so far.",
+    ),
+    fixed(
+        "listeners",
+        ConfigKind::List,
+        Some("PLAINTEXT://:9092"),
+        Valid::NonEmpty,
+        "Where the node listens, as `NAME://host:port`; an empty host is every interface.",
+    ),
+    topic_default(
+        "log.cleaner.delete.retention.ms",
+        ConfigKind::Long,
+        Some("86400000"),
+        Valid::AtLeast(0),
+        "Default of the topic key `delete.retention.ms`.",
+    ),
+    topic_default(
+        "log.cleaner.max.compaction.lag.ms",
+        ConfigKind::Long,
+        Some(NEVER),
+        Valid::AtLeast(1),
+        "Default of the topic key `max.compaction.lag.ms`.",
+    ),
+    topic_default(
+        "log.cleaner.min.cleanable.ratio",
+        ConfigKind::Double,
+        Some("0.5"),
+        Valid::Ratio,
+        "Default of the topic key `min.cleanable.dirty.ratio`.",
+    ),
+    topic_default(
+        "log.cleaner.min.compaction.lag.ms",
+        ConfigKind::Long,
+        Some("0"),
+        Valid::AtLeast(0),
+        "Default of the topic key `min.compaction.lag.ms`.",
+    ),
+    topic_default(
+        "log.cleanup.policy",
+        ConfigKind::List,
+        Some("delete"),
+        Valid::OneOf(&["compact", "delete"]),
+        "Default of the topic key `cleanup.policy`.",
+    ),
+    fixed(
+        "log.dir",
+        ConfigKind::String,
+        None,
+        Valid::NonEmpty,
+        "The node's data directory, where `log.dirs` is not set.",
+    ),
+    fixed(
+        "log.dirs",
+        ConfigKind::List,
+        None,
+        Valid::NonEmpty,
+        "The node's data directories. Required, unless `log.dir` is set.",
+    ),
+    topic_default(
+        "log.flush.interval.messages",
+        ConfigKind::Long,
+        Some("1"),
+        Valid::AtLeast(1),
+        "Default of the topic key `flush.messages` (Kafka: 9223372036854775807).",
+    ),
+    topic_default(
+        "log.flush.interval.ms",
+        ConfigKind::Long,
+        None,
+        Valid::AtLeast(0),
+        "Default of the topic key `flush.ms`. Where it is not set: never.",
+    ),
+    topic_default(
+        "log.index.interval.bytes",
+        ConfigKind::Int,
+        Some("4096"),
+        Valid::AtLeast(0),
+        "Default of the topic key `index.interval.bytes`.",
+    ),
+    topic_default(
+        "log.index.size.max.bytes",
+        ConfigKind::Int,
+        Some("10485760"),
+        Valid::AtLeast(4),
+        "Default of the topic key `segment.index.bytes`.",
+    ),
+    topic_default(
+        "log.message.timestamp.after.max.ms",
+        ConfigKind::Long,
+        Some("3600000"),
+        Valid::AtLeast(0),
+        "Default of the topic key `message.timestamp.after.max.ms`.",
+    ),
+    topic_default(
+        "log.message.timestamp.before.max.ms",
+        ConfigKind::Long,
+        Some(NEVER),
+        Valid::AtLeast(0),
+        "Default of the topic key `message.timestamp.before.max.ms`.",
+    ),
+    topic_default(
+        "log.message.timestamp.type",
+        ConfigKind::String,
+        Some("CreateTime"),
+        Valid::OneOf(&["CreateTime", "LogAppendTime"]),
+        "Default of the topic key `message.timestamp.type`.",
+    ),
+    topic_default(
+        "log.preallocate",
+        ConfigKind::Boolean,
+        Some("false"),
+        Valid::Any,
+        "Default of the topic key `preallocate`.",
+    ),
+    topic_default(
+        "log.retention.bytes",
+        ConfigKind::Long,
+        Some("-1"),
+        Valid::AtLeast(-1),
+        "Default of the topic key `retention.bytes`.",
+    ),
+    topic_default(
+        "log.retention.hours",
+        ConfigKind::Int,
+        Some("168"),
+        Valid::AtLeast(-1),
+        "Default of the topic key `retention.ms`, in hours, where neither milliseconds nor minutes are set.",
+    ),
+    topic_default(
+        "log.retention.minutes",
+        ConfigKind::Int,
+        None,
+        Valid::AtLeast(-1),
+        "Default of the topic key `retention.ms`, in minutes, where milliseconds are not set.",
+    ),
+    topic_default(
+        "log.retention.ms",
+        ConfigKind::Long,
+        None,
+        Valid::AtLeast(-1),
+        "Default of the topic key `retention.ms`.",
+    ),
+    topic_default(
+        "log.roll.hours",
+        ConfigKind::Int,
+        Some("168"),
+        Valid::AtLeast(1),
+        "Default of the topic key `segment.ms`, in hours, where milliseconds are not set.",
+    ),
+    topic_default(
+        "log.roll.ms",
+        ConfigKind::Long,
+        None,
+        Valid::AtLeast(1),
+        "Default of the topic key `segment.ms`.",
+    ),
+    topic_default(
+        "log.segment.bytes",
+        ConfigKind::Int,
+        Some("1073741824"),
+        Valid::AtLeast(1_048_576),
+        "Default of the topic key `segment.bytes`.",
+    ),
+    topic_default(
+        "log.segment.delete.delay.ms",
+        ConfigKind::Long,
+        Some("60000"),
+        Valid::AtLeast(0),
+        "Default of the topic key `file.delete.delay.ms`.",
+    ),
+    fixed(
+        "max.connections",
+        ConfigKind::Int,
+        Some("2147483647"),
+        Valid::AtLeast(0),
+        "How many client connections a broker takes at a time.",
+    ),
+    fixed(
+        "max.connections.per.ip",
+        ConfigKind::Int,
+        Some("2147483647"),
+        Valid::AtLeast(0),
+        "How many client connections a broker takes at a time from one address.",
+    ),
+    topic_default(
+        "message.max.bytes",
+        ConfigKind::Int,
+        Some("1048588"),
+        Valid::AtLeast(0),
+        "Default of the topic key `max.message.bytes`.",
+    ),
+    fixed(
+        "metadata.log.dir",
+        ConfigKind::String,
+        None,
+        Valid::NonEmpty,
+        "A controller's directory for the metadata log. Default: the first data directory.",
+    ),
+    agreed(
+        "min.insync.replicas",
+        ConfigKind::Int,
+        None,
+        Valid::AtLeast(1),
+        "Default of the topic key `min.insync.replicas`. All nodes agree on it: it is read from the controllers' \
+         files (the first active controller that has it records it as the cluster-wide default), not from brokers'. \
+         Where it is not set: 2 where the replication factor is 3 or more, else 1.",
+    ),
+    fixed(
+        "node.id",
+        ConfigKind::Int,
+        None,
+        Valid::AtLeast(0),
+        "The node's number, unique over brokers and controllers. Required.",
+    ),
+    fixed(
+        "num.io.threads",
+        ConfigKind::Int,
+        Some("8"),
+        Valid::AtLeast(1),
+        "How many threads read and append.",
+    ),
+    fixed(
+        "num.partitions",
+        ConfigKind::Int,
+        Some("1"),
+        Valid::AtLeast(1),
+        "How many partitions topics get that are created without a number. Read by controllers.",
+    ),
+    fixed(
+        "num.recovery.threads.per.data.dir",
+        ConfigKind::Int,
+        Some("2"),
+        Valid::AtLeast(1),
+        "How many logs of a data directory are recovered at a time after an unclean stop.",
+    ),
+    fixed(
+        "ottla.batch.validation",
+        ConfigKind::String,
+        Some("full"),
+        Valid::OneOf(&["full", "header"]),
+        "How clients' batches are checked: `full` opens each record as Kafka does, `header` checks header and \
+         checksum alone.",
+    ),
+    fixed(
+        "ottla.controlled.shutdown.timeout.ms",
+        ConfigKind::Int,
+        Some("30000"),
+        Valid::AtLeast(0),
+        "How long a broker that is asked to stop waits for its leaderships to move.",
+    ),
+    fixed(
+        "ottla.flush.threads",
+        ConfigKind::Int,
+        Some("8"),
+        Valid::AtLeast(1),
+        "How many logs are flushed to disk at a time.",
+    ),
+    fixed(
+        "process.roles",
+        ConfigKind::List,
+        None,
+        Valid::OneOf(&["broker", "controller"]),
+        "What the node is: broker, controller or both. Required.",
+    ),
+    fixed(
+        "replica.lag.time.max.ms",
+        ConfigKind::Long,
+        Some("30000"),
+        Valid::AtLeast(1),
+        "How long a follower may lag before it leaves the in-sync set.",
+    ),
+    fixed(
+        "socket.request.max.bytes",
+        ConfigKind::Int,
+        Some("104857600"),
+        Valid::AtLeast(1),
+        "The largest request a broker takes.",
+    ),
+    agreed(
+        "unclean.leader.election.enable",
+        ConfigKind::Boolean,
+        Some("false"),
+        Valid::Any,
+        "Default of the topic key `unclean.leader.election.enable`. Read by controllers.",
+    ),
+];
+
+/// The definition of a node's key.
+pub(crate) fn node_def(key: &str) -> Option<&'static ConfigDef> {
+    NODE_CONFIGS.iter().find(|def| def.name == key)
+}
+
+/// The built-in default of a node's key, where it has one.
+pub fn node_default(key: &str) -> Option<&'static str> {
+    node_def(key)?.default
+}
