@@ -11,6 +11,8 @@ pub mod context;
 pub mod controller_client;
 pub mod http;
 pub mod identity;
+pub mod internal_server;
+pub mod isr_channel;
 pub mod listener;
 pub mod metric_names;
 pub mod producer_ids;

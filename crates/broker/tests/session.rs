@@ -17,7 +17,7 @@ use protocol::grpc::v1::controller_message::Message;
 use protocol::grpc::v1::{
     BrokerState, CommittedEntries, CommittedEntry, InternalHello, KafkaError, NotActive, Registered,
 };
-use protocol::{BrokerEpoch, Offset, TopicPartition};
+use protocol::{BrokerEpoch, ErrorCode, Offset, TopicPartition};
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -266,6 +266,22 @@ async fn a_broker_without_contact_resigns_by_itself() {
     drop(session);
     assert_eq!(broker.told().await, Told::Resign);
     assert!(!broker.session.status().borrow().is_ready());
+
+    // A controller that never fenced it confirms the registration: every partition is looked at again.
+    controller.say_active(Some(controller.active_in(2)));
+    let mut session = controller.next_session().await;
+    session.send(2, registered(7, 0)).await;
+    assert_eq!(
+        broker.told().await,
+        Told::Apply {
+            older: None,
+            newer: Some(Offset(0)),
+            epoch: BrokerEpoch(7)
+        }
+    );
+    session.heartbeat(|heartbeat| heartbeat.applied_offset == 0).await;
+    session.send(2, state(false, true)).await;
+    broker.status(|status| status.is_ready()).await;
 }
 
 #[tokio::test]
@@ -289,18 +305,50 @@ async fn leaving_waits_for_the_controllers_word() {
     assert!(left);
 }
 
+fn refused(code: ErrorCode, message: &str) -> Message {
+    Message::Refused(KafkaError {
+        code: i32::from(code.code()),
+        message: message.to_owned(),
+    })
+}
+
 #[tokio::test]
 async fn a_refused_broker_stops_with_the_reason() {
     let mut controller = FakeController::start(101).await;
     controller.say_active(Some(controller.active_in(1)));
     let mut broker = Broker::start(&[&controller]);
     let session = controller.next_session().await;
-    let reason = KafkaError {
-        code: 101,
-        message: String::from("node id 1 is taken"),
-    };
-    session.send(1, Message::Refused(reason)).await;
+    session
+        .send(1, refused(ErrorCode::InconsistentClusterId, "another cluster"))
+        .await;
     let ended = timeout(SOON, broker.session.ended()).await.expect("in time");
+    assert_eq!(
+        ended,
+        Err(SessionRefused::ByController(String::from("another cluster")))
+    );
+}
+
+#[tokio::test]
+async fn a_taken_id_is_waited_for_and_then_given_up() {
+    let mut controller = FakeController::start(101).await;
+    controller.say_active(Some(controller.active_in(1)));
+    let mut broker = Broker::with_timeout(&[&controller], Duration::from_millis(300));
+    let taken = refused(ErrorCode::DuplicateBrokerRegistration, "node id 1 is taken");
+    let mut sessions = 0;
+    let ended = timeout(SOON, async {
+        loop {
+            tokio::select! {
+                ended = broker.session.ended() => return ended,
+                session = controller.next_session() => {
+                    sessions += 1;
+                    session.send(1, taken.clone()).await;
+                }
+            }
+        }
+    })
+    .await
+    .expect("in time");
+    assert!(sessions > 1, "tried again at first");
     assert_eq!(
         ended,
         Err(SessionRefused::ByController(String::from("node id 1 is taken")))

@@ -138,6 +138,7 @@ impl Client {
     async fn run(mut self) -> Result<(), SessionRefused> {
         let mut pause = RETRY_PAUSE;
         let mut complain_at = Instant::now() + COMPLAIN_EVERY;
+        let mut taken_since = None;
         loop {
             let stop = self.stop.clone();
             let attempt = tokio::select! {
@@ -158,6 +159,7 @@ impl Client {
                     after_registration,
                 } => {
                     if after_registration {
+                        taken_since = None;
                         pause = RETRY_PAUSE;
                         complain_at = Instant::now() + COMPLAIN_EVERY;
                     }
@@ -173,6 +175,15 @@ impl Client {
                             format!("a controller of epoch {found} is older than epoch {highest}")
                         }
                         SessionEnd::Broken(why) => why,
+                        SessionEnd::Taken(why) => {
+                            // This broker's own last run is given up within the session timeout; who
+                            // still holds the id after twice that is somebody else.
+                            let since = *taken_since.get_or_insert_with(Instant::now);
+                            if since.elapsed() > self.timings.timeout * 2 {
+                                return Err(SessionRefused::ByController(why));
+                            }
+                            why
+                        }
                     }
                 }
             };
@@ -275,6 +286,7 @@ impl Client {
     ) -> (SessionEnd, bool) {
         let mut conversation = Conversation::new(&mut self.memory);
         let mut applied = self.images.subscribe();
+        let mut resignations = self.standing.resignations.subscribe();
         let mut heartbeat = interval(self.timings.heartbeat);
         heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         // Every heartbeat is answered, so silence means that the controller, or the way to it, is gone.
@@ -282,7 +294,7 @@ impl Client {
         let mut heard = Instant::now();
         loop {
             let heartbeat_due = tokio::select! {
-                () = self.standing.expired.notified() => {
+                _ = resignations.changed() => {
                     let end = SessionEnd::Broken(String::from("the lease has expired"));
                     return (end, conversation.epoch().is_some());
                 }

@@ -41,6 +41,9 @@ pub(super) enum SessionEnd {
     },
     /// The controller fenced this broker in mid-session: it registers anew.
     Fenced,
+    /// Another process with this node id has a session. It may be this broker's own last run, not yet
+    /// known to be dead.
+    Taken(String),
     /// The stream broke, fell silent, or the controller asks to try again.
     Broken(String),
     /// For good.
@@ -117,14 +120,11 @@ impl<'a> Conversation<'a> {
             None => Ok(Step::Nothing),
             Some(Message::NotActive(hint)) => Err(SessionEnd::NotActive(hint.active_controller)),
             Some(Message::Refused(error)) => {
-                let retriable = i16::try_from(error.code)
-                    .ok()
-                    .and_then(ErrorCode::from_code)
-                    .is_some_and(ErrorCode::is_retriable);
-                Err(if retriable {
-                    SessionEnd::Broken(error.message)
-                } else {
-                    SessionEnd::Refused(SessionRefused::ByController(error.message))
+                let code = i16::try_from(error.code).ok().and_then(ErrorCode::from_code);
+                Err(match code {
+                    Some(ErrorCode::DuplicateBrokerRegistration) => SessionEnd::Taken(error.message),
+                    Some(code) if code.is_retriable() => SessionEnd::Broken(error.message),
+                    _ => SessionEnd::Refused(SessionRefused::ByController(error.message)),
                 })
             }
             Some(message) => {

@@ -31,7 +31,6 @@ pub(super) async fn watch_lease(standing: Arc<Standing>, timeout: Duration, stop
                     "no controller was heard of for the session timeout: resigning every leadership"
                 );
                 standing.resign();
-                standing.expired.notify_one();
             }
         }
     }

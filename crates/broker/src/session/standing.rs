@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use protocol::BrokerEpoch;
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::applier::ReadyImage;
@@ -20,8 +20,8 @@ pub(super) struct Standing {
     pub(super) contact: watch::Sender<Option<Instant>>,
     /// The newest image that may be applied.
     pub(super) ready: watch::Sender<Option<ReadyImage>>,
-    /// Rung when the lease has expired: the session must begin anew.
-    pub(super) expired: Notify,
+    /// Counts resignations. A session does not outlive one: leading again takes a new registration.
+    pub(super) resignations: watch::Sender<u64>,
     resigned: AtomicBool,
 }
 
@@ -33,7 +33,7 @@ impl Standing {
             epoch: watch::Sender::default(),
             contact: watch::Sender::default(),
             ready: watch::Sender::default(),
-            expired: Notify::new(),
+            resignations: watch::Sender::default(),
             resigned: AtomicBool::new(false),
         }
     }
@@ -48,6 +48,7 @@ impl Standing {
         self.ready.send_replace(None);
         self.resigned.store(true, Ordering::Release);
         self.consumer.resign_all();
+        self.resignations.send_modify(|count| *count += 1);
     }
 
     /// Whether the replicas resigned since the last call: then the next image must be compared with
