@@ -12,6 +12,7 @@ pub mod hints;
 mod index;
 mod log;
 mod log_config;
+pub mod manager;
 pub mod meta_properties;
 pub mod metric_names;
 pub mod partition_metadata;
@@ -31,5 +32,6 @@ pub use log::{
     ReadRequest, TimestampedOffset,
 };
 pub use log_config::LogConfig;
+pub use manager::{LogManager, ManagerConfig, OpenError, StartupReport};
 pub use producers::{ProducerBatch, ProducerEntry, ProducerState, SequenceCheck, SequenceError};
 pub use recovery::RecoveryReport;

@@ -1,0 +1,343 @@
+//! All logs of a broker: found at start, created, deleted, checkpointed, trimmed, closed.
+//!
+//! A partition's identity is its topic id; its directory is named after the topic, which another topic
+//! may have been called before and may be called again. The manager keeps the two apart: a name is
+//! free only when its directory has been renamed and the checkpoint files no longer speak of it.
+//!
+//! Nothing here decides that a replica should go: the reconciler does, by the metadata. What the
+//! metadata does not know is kept as stray for a day, what is deleted is removed after a delay.
+
+use std::{
+    collections::{HashMap, HashSet},
+    fmt,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use parking_lot::{Condvar, Mutex, RwLock};
+use protocol::{BrokerEpoch, BrokerId, ClusterId, DirectoryId, Offset, TopicName, TopicPartition};
+
+use crate::{
+    checkpoint::PartitionName, clean_shutdown, error::StorageError, flush::Flusher, log::Log,
+    log_config::LogConfig,
+};
+
+mod background;
+mod create;
+mod delete;
+mod directory;
+mod error;
+mod names;
+mod startup;
+
+pub use error::OpenError;
+pub use startup::StartupReport;
+
+use background::Background;
+use directory::{DataDirectory, OffsetsPair};
+
+/// The clock of everything that must not follow the wall clock's jumps.
+type Monotonic = Instant;
+
+/// What the manager is told about its node.
+#[derive(Clone, Debug)]
+pub struct ManagerConfig {
+    /// `log.dirs`.
+    pub log_dirs: Vec<PathBuf>,
+    /// The cluster, where it is known before the quorum was asked.
+    pub cluster_id: Option<ClusterId>,
+    /// `node.id`.
+    pub node_id: BrokerId,
+    /// `num.recovery.threads.per.data.dir`; at least one is used.
+    pub recovery_threads_per_dir: usize,
+    /// Settings of a log until its topic's are known.
+    pub default_log: LogConfig,
+    /// `log.flush.offset.checkpoint.interval.ms`: how often recovery points and log starts are written.
+    pub checkpoint_interval: Duration,
+    /// `log.retention.check.interval.ms`.
+    pub retention_interval: Duration,
+    /// `producer.id.expiration.ms`: how long an idle producer's sequence is remembered.
+    pub producer_expiration: Duration,
+    /// Threads that fsync, over all directories.
+    pub flush_threads: usize,
+    /// `file.delete.delay.ms`: how long a deleted partition's files stay.
+    pub file_delete_delay: Duration,
+    /// How long a stray partition is kept, at least; counted anew from each start.
+    pub stray_retention: Duration,
+}
+
+impl ManagerConfig {
+    /// Kafka's defaults, but for checkpoints every four seconds in place of sixty: recovery is then short.
+    pub fn new(log_dirs: Vec<PathBuf>, node_id: BrokerId) -> Self {
+        Self {
+            log_dirs,
+            cluster_id: None,
+            node_id,
+            recovery_threads_per_dir: 2,
+            default_log: LogConfig::default(),
+            checkpoint_interval: Duration::from_secs(4),
+            retention_interval: Duration::from_secs(300),
+            producer_expiration: Duration::from_secs(24 * 60 * 60),
+            flush_threads: 4,
+            file_delete_delay: Duration::from_secs(60),
+            stray_retention: Duration::from_secs(24 * 60 * 60),
+        }
+    }
+}
+
+/// A log that is open.
+#[derive(Clone, Debug)]
+struct Hosted {
+    log: Arc<Log>,
+    name: PartitionName,
+    /// Index into the manager's directories.
+    directory: usize,
+}
+
+/// A replica that did not open at start: offline until it is rebuilt or the next start.
+#[derive(Clone, Debug)]
+struct Offline {
+    name: PartitionName,
+    directory: usize,
+    reason: String,
+}
+
+#[derive(Debug, Default)]
+struct Replicas {
+    hosted: HashMap<TopicPartition, Hosted>,
+    offline: HashMap<TopicPartition, Offline>,
+    closed: bool,
+}
+
+/// The logs of a broker. Shared by `Arc`; every method that touches the disk blocks.
+pub struct LogManager {
+    config: ManagerConfig,
+    directories: Vec<DataDirectory>,
+    replicas: RwLock<Replicas>,
+    names: NameLocks,
+    removals: Mutex<Vec<Removal>>,
+    flusher: Flusher,
+    background: Background,
+}
+
+/// A directory that has lost its name and goes when its time has come.
+#[derive(Debug)]
+struct Removal {
+    path: PathBuf,
+    due: Monotonic,
+}
+
+impl fmt::Debug for LogManager {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let dirs: Vec<_> = self.directories.iter().map(DataDirectory::path).collect();
+        f.debug_struct("LogManager")
+            .field("directories", &dirs)
+            .field("logs", &self.replicas.read().hosted.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl LogManager {
+    /// Ids of the log directories, in the order of `log.dirs`.
+    pub fn directories(&self) -> Vec<DirectoryId> {
+        self.directories.iter().map(DataDirectory::id).collect()
+    }
+
+    /// Every open log.
+    pub fn logs(&self) -> Vec<(TopicPartition, Arc<Log>)> {
+        let replicas = self.replicas.read();
+        let pair = |(&partition, hosted): (&TopicPartition, &Hosted)| (partition, Arc::clone(&hosted.log));
+        replicas.hosted.iter().map(pair).collect()
+    }
+
+    /// The log of a partition, if it is open here.
+    pub fn get(&self, partition: TopicPartition) -> Option<Arc<Log>> {
+        let replicas = self.replicas.read();
+        replicas
+            .hosted
+            .get(&partition)
+            .map(|hosted| Arc::clone(&hosted.log))
+    }
+
+    /// Replicas that did not open at start, with the reason, and were not deleted or rebuilt since.
+    pub fn offline(&self) -> Vec<(TopicPartition, String)> {
+        let replicas = self.replicas.read();
+        let pair = |(&partition, offline): (&TopicPartition, &Offline)| (partition, offline.reason.clone());
+        replicas.offline.iter().map(pair).collect()
+    }
+
+    /// Names of all partitions that have a directory here, open or offline.
+    pub fn names(&self) -> Vec<(TopicPartition, TopicName)> {
+        let replicas = self.replicas.read();
+        let hosted = replicas
+            .hosted
+            .iter()
+            .map(|(&id, hosted)| (id, hosted.name.0.clone()));
+        let offline = replicas
+            .offline
+            .iter()
+            .map(|(&id, offline)| (id, offline.name.0.clone()));
+        hosted.chain(offline).collect()
+    }
+
+    /// The log directory that holds a partition, open or offline.
+    pub fn directory_of(&self, partition: TopicPartition) -> Option<DirectoryId> {
+        let replicas = self.replicas.read();
+        let hosted = replicas.hosted.get(&partition).map(|hosted| hosted.directory);
+        let directory =
+            hosted.or_else(|| replicas.offline.get(&partition).map(|offline| offline.directory))?;
+        Some(self.directories[directory].id())
+    }
+
+    /// The first log directory: where a broker keeps what belongs to no partition.
+    pub fn first_dir(&self) -> &Path {
+        self.directories[0].path()
+    }
+
+    /// Writes the cluster id, now known, into the directories that lack it; refuses if one has another.
+    pub fn set_cluster_id(&self, cluster_id: &ClusterId) -> Result<(), OpenError> {
+        self.directories
+            .iter()
+            .try_for_each(|directory| directory.learn_cluster_id(Some(cluster_id)))
+    }
+
+    /// The threads that flush logs.
+    pub fn flusher(&self) -> &Flusher {
+        &self.flusher
+    }
+
+    /// Writes the recovery points and log starts that have changed, of every directory. A directory
+    /// that cannot be written is logged: its logs notice by themselves when they flush.
+    pub fn checkpoint(&self) {
+        for directory in 0..self.directories.len() {
+            if let Err(error) = self.checkpoint_directory(directory) {
+                tracing::error!(%error, "checkpoint failed");
+            }
+        }
+    }
+
+    fn checkpoint_directory(&self, directory: usize) -> Result<(), StorageError> {
+        self.directories[directory].write_checkpoints(|| self.offsets_of(directory))
+    }
+
+    fn offsets_of(&self, directory: usize) -> OffsetsPair {
+        let mut offsets = OffsetsPair::default();
+        for hosted in self.replicas.read().hosted.values() {
+            if hosted.directory == directory {
+                let name = &hosted.name;
+                offsets
+                    .recovery_points
+                    .insert(name.clone(), hosted.log.recovery_point());
+                let start = hosted.log.log_start_offset();
+                if start > Offset::ZERO {
+                    offsets.log_starts.insert(name.clone(), start);
+                }
+            }
+        }
+        offsets
+    }
+
+    /// Ends the background work, closes every log, and marks the directories whose logs all closed as
+    /// cleanly shut down under `broker_epoch`. Calling it again does nothing.
+    pub fn close(&self, broker_epoch: Option<BrokerEpoch>) {
+        {
+            let mut replicas = self.replicas.write();
+            if replicas.closed {
+                return;
+            }
+            replicas.closed = true;
+        }
+        self.background.stop();
+        self.flusher.shutdown();
+        std::thread::scope(|scope| {
+            for directory in 0..self.directories.len() {
+                scope.spawn(move || self.close_directory(directory, broker_epoch));
+            }
+        });
+    }
+
+    fn close_directory(&self, directory: usize, broker_epoch: Option<BrokerEpoch>) {
+        let (logs, offline): (Vec<_>, usize) = {
+            let replicas = self.replicas.read();
+            let hosted = replicas
+                .hosted
+                .values()
+                .filter(|hosted| hosted.directory == directory);
+            let offline = replicas
+                .offline
+                .values()
+                .filter(|offline| offline.directory == directory);
+            (
+                hosted.map(|hosted| Arc::clone(&hosted.log)).collect(),
+                offline.count(),
+            )
+        };
+        let failures = startup::in_parallel(self.config.recovery_threads_per_dir, &logs, |log| {
+            log.close(true).map_err(|error| {
+                tracing::error!(log = %log.dir().display(), %error, "log did not close cleanly");
+            })
+        })
+        .into_iter()
+        .filter(Result::is_err)
+        .count();
+        let path = self.directories[directory].path();
+        if let Err(error) = self.checkpoint_directory(directory) {
+            tracing::error!(%error, "last checkpoint failed; the next start recovers");
+            return;
+        }
+        if failures + offline > 0 {
+            tracing::warn!(dir = %path.display(), failures, offline, "not marked as cleanly closed");
+            return;
+        }
+        let marker = clean_shutdown::CleanShutdown { broker_epoch };
+        if let Err(error) = clean_shutdown::write_marker(path, &marker) {
+            tracing::error!(dir = %path.display(), %error, "clean-shutdown marker not written; the next start recovers");
+        }
+    }
+
+    fn refuse_when_closed(&self) -> Result<(), StorageError> {
+        if self.replicas.read().closed {
+            return Err(StorageError::Closed {
+                path: self.first_dir().to_owned(),
+            });
+        }
+        Ok(())
+    }
+}
+
+/// One operation at a time for each partition name; operations on different names run side by side.
+#[derive(Debug, Default)]
+struct NameLocks {
+    held: Mutex<HashSet<PartitionName>>,
+    released: Condvar,
+}
+
+#[derive(Debug)]
+struct NameGuard<'a> {
+    locks: &'a NameLocks,
+    name: PartitionName,
+}
+
+impl NameLocks {
+    fn lock(&self, name: &PartitionName) -> NameGuard<'_> {
+        let mut held = self.held.lock();
+        while !held.insert(name.clone()) {
+            self.released.wait(&mut held);
+        }
+        NameGuard {
+            locks: self,
+            name: name.clone(),
+        }
+    }
+}
+
+impl Drop for NameGuard<'_> {
+    fn drop(&mut self) {
+        self.locks.held.lock().remove(&self.name);
+        self.locks.released.notify_all();
+    }
+}
+
+#[cfg(test)]
+mod tests;

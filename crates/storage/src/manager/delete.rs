@@ -1,0 +1,137 @@
+//! Deleting a partition's log, or putting it aside as stray: by renaming first, removing later.
+
+use std::{fs, io, path::PathBuf};
+
+use protocol::TopicPartition;
+
+use super::{
+    Hosted, LogManager, Monotonic, Offline, Removal,
+    names::{Suffix, suffixed_dir},
+};
+use crate::{checkpoint::PartitionName, error::StorageError};
+
+/// A replica that was taken out of the manager's books, to be renamed.
+enum Taken {
+    Hosted(Hosted),
+    Offline(Offline),
+}
+
+impl LogManager {
+    /// Deletes a partition's log: the directory is renamed at once, so that the topic's name is free
+    /// when this returns, and removed after `file.delete.delay.ms`. The log is closed; who still holds
+    /// it gets [`StorageError::Closed`]. A partition that is not here is no error.
+    pub fn delete(&self, partition: TopicPartition) -> Result<(), StorageError> {
+        self.lock_and_put_aside(partition, Suffix::Delete)
+    }
+
+    /// Puts a partition's log aside that the metadata does not know: renamed and closed like a deleted
+    /// one, but kept for a day, since it may be the metadata that is wrong.
+    pub fn mark_stray(&self, partition: TopicPartition) -> Result<(), StorageError> {
+        self.lock_and_put_aside(partition, Suffix::Stray)
+    }
+
+    fn lock_and_put_aside(&self, partition: TopicPartition, suffix: Suffix) -> Result<(), StorageError> {
+        let Some(name) = self.name_of(partition) else {
+            return Ok(());
+        };
+        let _held = self.names.lock(&name);
+        self.put_aside(partition, suffix)
+    }
+
+    /// As [`LogManager::delete`]; the caller holds the lock on the replica's name.
+    pub(super) fn put_aside(&self, partition: TopicPartition, suffix: Suffix) -> Result<(), StorageError> {
+        let Some(taken) = self.take(partition) else {
+            return Ok(());
+        };
+        let (name, directory) = match &taken {
+            Taken::Hosted(Hosted { name, directory, .. })
+            | Taken::Offline(Offline { name, directory, .. }) => (name.clone(), *directory),
+        };
+        let home = &self.directories[directory];
+        let to = suffixed_dir(home.path(), &name, suffix);
+        let renamed = match &taken {
+            Taken::Hosted(hosted) => hosted.log.rename_dir(&to),
+            Taken::Offline(_) => {
+                let from = home.partition_dir(&name);
+                fs::rename(&from, &to).map_err(StorageError::io("rename", &from))
+            }
+        };
+        if let Err(error) = renamed {
+            self.put_back(partition, taken);
+            return Err(error);
+        }
+        home.give_up(&name);
+        tracing::info!(%partition, to = %to.display(), "put aside");
+        if let Taken::Hosted(hosted) = &taken
+            && let Err(error) = hosted.log.close(false)
+        {
+            tracing::warn!(log = %to.display(), %error, "a log that was put aside did not close");
+        }
+        let delay = match suffix {
+            Suffix::Stray => self.config.stray_retention,
+            Suffix::Delete | Suffix::New => self.config.file_delete_delay,
+        };
+        self.schedule_removal(to, Monotonic::now() + delay);
+        home.sync()
+    }
+
+    fn name_of(&self, partition: TopicPartition) -> Option<PartitionName> {
+        let replicas = self.replicas.read();
+        let hosted = replicas.hosted.get(&partition).map(|hosted| hosted.name.clone());
+        hosted.or_else(|| {
+            replicas
+                .offline
+                .get(&partition)
+                .map(|offline| offline.name.clone())
+        })
+    }
+
+    fn take(&self, partition: TopicPartition) -> Option<Taken> {
+        let mut replicas = self.replicas.write();
+        match replicas.hosted.remove(&partition) {
+            Some(hosted) => Some(Taken::Hosted(hosted)),
+            None => replicas.offline.remove(&partition).map(Taken::Offline),
+        }
+    }
+
+    fn put_back(&self, partition: TopicPartition, taken: Taken) {
+        let mut replicas = self.replicas.write();
+        match taken {
+            Taken::Hosted(hosted) => {
+                replicas.hosted.insert(partition, hosted);
+            }
+            Taken::Offline(offline) => {
+                replicas.offline.insert(partition, offline);
+            }
+        }
+    }
+
+    pub(super) fn schedule_removal(&self, path: PathBuf, due: Monotonic) {
+        self.removals.lock().push(Removal { path, due });
+        self.background.wake();
+    }
+
+    /// Removes the directories whose time has come by `now`; one that cannot be removed is tried again.
+    pub(super) fn remove_due(&self, now: Monotonic) {
+        let due: Vec<Removal> = {
+            let mut removals = self.removals.lock();
+            removals.extract_if(.., |removal| removal.due <= now).collect()
+        };
+        for removal in due {
+            match fs::remove_dir_all(&removal.path) {
+                Ok(()) => tracing::info!(dir = %removal.path.display(), "removed"),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => {
+                    tracing::warn!(dir = %removal.path.display(), %error, "not removed, will be tried again");
+                    let due = now + self.config.file_delete_delay;
+                    self.removals.lock().push(Removal { due, ..removal });
+                }
+            }
+        }
+    }
+
+    /// When the next removal is due.
+    pub(super) fn next_removal(&self) -> Option<Monotonic> {
+        self.removals.lock().iter().map(|removal| removal.due).min()
+    }
+}

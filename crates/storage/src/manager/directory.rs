@@ -1,0 +1,279 @@
+//! One log directory: its lock, its identity, and its two checkpoint files.
+
+use std::{
+    collections::BTreeSet,
+    fs::{self, File},
+    io,
+    path::{Path, PathBuf},
+};
+
+use parking_lot::Mutex;
+use protocol::{BrokerId, ClusterId, DirectoryId, Offset};
+use rustix::fs::{FlockOperation, flock};
+
+use super::{
+    OpenError,
+    names::{self, Entry, Suffix},
+};
+use crate::{
+    checkpoint::{
+        LOG_START_OFFSETS, OffsetsByPartition, PartitionName, RECOVERY_POINTS, read_offsets, write_offsets,
+    },
+    clean_shutdown::{CleanShutdown, read_last_boot, same_boot, take_marker, write_last_boot},
+    durable_file::sync_dir,
+    error::StorageError,
+    meta_properties::{self, MetaProperties},
+};
+
+const LOCK_FILE: &str = ".lock";
+/// What may lie in a directory that counts as empty: file systems and interrupted formatting put it there.
+const NOT_COUNTED: [&str; 3] = ["lost+found", LOCK_FILE, "meta.properties.tmp"];
+
+/// A log directory in use by this process.
+#[derive(Debug)]
+pub(super) struct DataDirectory {
+    path: PathBuf,
+    id: DirectoryId,
+    /// Held for as long as the directory is in use; the kernel lets go of it when the process ends.
+    _lock: File,
+    checkpoints: Mutex<Checkpoints>,
+}
+
+/// What the checkpoint files say, and what they must not say for longer.
+#[derive(Debug, Default)]
+struct Checkpoints {
+    /// `None` until this process has written them.
+    written: Option<OffsetsPair>,
+    /// Entries of partitions that did not open: kept, since the next start may open them.
+    offline: OffsetsPair,
+    /// Names that were given up since the files were written. Until they are written again, no other
+    /// partition may take such a name: it would inherit the offsets.
+    given_up: BTreeSet<PartitionName>,
+}
+
+/// Recovery points and log start offsets.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct OffsetsPair {
+    pub(super) recovery_points: OffsetsByPartition,
+    pub(super) log_starts: OffsetsByPartition,
+}
+
+/// How a log directory was found.
+#[derive(Debug)]
+pub(super) struct Found {
+    /// It was empty and is formatted now.
+    pub(super) new: bool,
+    /// The last process closed it, and says under which epoch.
+    pub(super) clean: Option<CleanShutdown>,
+    /// The kernel has not been booted since.
+    pub(super) same_boot: bool,
+}
+
+/// The entries of a log directory that matter at start.
+#[derive(Debug, Default)]
+pub(super) struct Listing {
+    pub(super) partitions: Vec<PartitionName>,
+    pub(super) suffixed: Vec<(Suffix, PathBuf)>,
+}
+
+impl DataDirectory {
+    /// Creates the directory if it is absent, locks it, formats it if it is empty and checks whose it
+    /// is if it is not. Nothing in it is changed before it is known to be ours.
+    pub(super) fn open(
+        path: &Path,
+        cluster_id: Option<&ClusterId>,
+        node_id: BrokerId,
+        boot_id: &str,
+    ) -> Result<(Self, Found), OpenError> {
+        if !path.is_dir() {
+            fs::create_dir_all(path).map_err(StorageError::io("create", path))?;
+            if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+                sync_dir(parent).map_err(StorageError::io("sync", parent))?;
+            }
+        }
+        let lock = acquire_lock(path)?;
+        let (identity, new) = match meta_properties::load(path)? {
+            Some(identity) => (identity, false),
+            None => (format_empty(path, cluster_id, node_id)?, true),
+        };
+        identity.verify(path, cluster_id, node_id)?;
+
+        let io = |source| StorageError::io("read the shutdown marker of", path)(source);
+        let last_boot = read_last_boot(path).map_err(io)?;
+        let found = Found {
+            new,
+            clean: take_marker(path).map_err(io)?,
+            same_boot: new || last_boot.is_some_and(|last| same_boot(&last, boot_id)),
+        };
+        write_last_boot(path, boot_id).map_err(StorageError::io("write", path))?;
+        let directory = Self {
+            path: path.to_owned(),
+            id: identity.directory_id,
+            _lock: lock,
+            checkpoints: Mutex::default(),
+        };
+        directory.learn_cluster_id(cluster_id)?;
+        Ok((directory, found))
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(super) fn id(&self) -> DirectoryId {
+        self.id
+    }
+
+    /// Adds the cluster id to a directory that has none yet; refuses another one.
+    pub(super) fn learn_cluster_id(&self, cluster_id: Option<&ClusterId>) -> Result<(), OpenError> {
+        let Some(cluster_id) = cluster_id else {
+            return Ok(());
+        };
+        let mut identity =
+            meta_properties::load(&self.path)?.ok_or_else(|| OpenError::IdentityLost(self.path.clone()))?;
+        identity.verify(&self.path, Some(cluster_id), identity.node_id)?;
+        if identity.cluster_id.is_none() {
+            identity.cluster_id = Some(cluster_id.clone());
+            identity.store(&self.path)?;
+        }
+        Ok(())
+    }
+
+    /// What lies in the directory.
+    pub(super) fn list(&self) -> Result<Listing, StorageError> {
+        let io = |source| StorageError::io("list", &self.path)(source);
+        let mut listing = Listing::default();
+        for entry in fs::read_dir(&self.path).map_err(io)? {
+            let entry = entry.map_err(io)?;
+            if !entry.file_type().map_err(io)?.is_dir() {
+                continue;
+            }
+            match entry.file_name().to_str().map_or(Entry::Other, Entry::of) {
+                Entry::Partition(name) => listing.partitions.push(name),
+                Entry::Suffixed(suffix) => listing.suffixed.push((suffix, entry.path())),
+                Entry::Other => {}
+            }
+        }
+        listing.partitions.sort_unstable();
+        Ok(listing)
+    }
+
+    /// The directory of a partition in this log directory.
+    pub(super) fn partition_dir(&self, name: &PartitionName) -> PathBuf {
+        names::partition_dir(&self.path, name)
+    }
+
+    /// Reads both checkpoint files. One that cannot be read says nothing: recovery then looks at more
+    /// than it would have to, and log starts fall back to where the first segment begins.
+    pub(super) fn read_checkpoints(&self) -> OffsetsPair {
+        let read = |file| {
+            read_offsets(&self.path.join(file)).unwrap_or_else(|error| {
+                tracing::error!(%error, "checkpoint file is not usable");
+                None
+            })
+        };
+        OffsetsPair {
+            recovery_points: read(RECOVERY_POINTS).unwrap_or_default(),
+            log_starts: read(LOG_START_OFFSETS).unwrap_or_default(),
+        }
+    }
+
+    /// Keeps what the checkpoint files said of a partition that did not open.
+    pub(super) fn keep_offline(&self, name: &PartitionName, recovery: Option<Offset>, start: Option<Offset>) {
+        let offline = &mut self.checkpoints.lock().offline;
+        if let Some(offset) = recovery {
+            offline.recovery_points.insert(name.clone(), offset);
+        }
+        if let Some(offset) = start {
+            offline.log_starts.insert(name.clone(), offset);
+        }
+    }
+
+    /// Notes that the partition's directory has lost its name.
+    pub(super) fn give_up(&self, name: &PartitionName) {
+        let mut checkpoints = self.checkpoints.lock();
+        checkpoints.offline.recovery_points.remove(name);
+        checkpoints.offline.log_starts.remove(name);
+        checkpoints.given_up.insert(name.clone());
+    }
+
+    /// Whether the checkpoint files may still speak of an earlier holder of the name.
+    pub(super) fn is_given_up(&self, name: &PartitionName) -> bool {
+        self.checkpoints.lock().given_up.contains(name)
+    }
+
+    /// Writes the checkpoint files whose contents have changed. `current` is asked under the lock, so
+    /// that an older answer never replaces a newer one.
+    pub(super) fn write_checkpoints(
+        &self,
+        current: impl FnOnce() -> OffsetsPair,
+    ) -> Result<(), StorageError> {
+        let mut checkpoints = self.checkpoints.lock();
+        let mut next = checkpoints.offline.clone();
+        let current = current();
+        next.recovery_points.extend(current.recovery_points);
+        next.log_starts.extend(current.log_starts);
+        if checkpoints.given_up.is_empty() && checkpoints.written.as_ref() == Some(&next) {
+            return Ok(());
+        }
+        // Until both are written nothing is known of the files.
+        let written = checkpoints
+            .written
+            .take()
+            .filter(|_| checkpoints.given_up.is_empty());
+        let written = written.as_ref();
+        if written.is_none_or(|w| w.log_starts != next.log_starts) {
+            self.write_checkpoint(LOG_START_OFFSETS, &next.log_starts)?;
+        }
+        if written.is_none_or(|w| w.recovery_points != next.recovery_points) {
+            self.write_checkpoint(RECOVERY_POINTS, &next.recovery_points)?;
+        }
+        checkpoints.written = Some(next);
+        checkpoints.given_up.clear();
+        Ok(())
+    }
+
+    fn write_checkpoint(&self, file: &str, offsets: &OffsetsByPartition) -> Result<(), StorageError> {
+        let path = self.path.join(file);
+        write_offsets(&path, offsets).map_err(StorageError::io("write", &path))
+    }
+
+    /// Makes renames and creations of partition directories durable.
+    pub(super) fn sync(&self) -> Result<(), StorageError> {
+        sync_dir(&self.path).map_err(StorageError::io("sync", &self.path))
+    }
+}
+
+fn acquire_lock(dir: &Path) -> Result<File, OpenError> {
+    let path = dir.join(LOCK_FILE);
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&path)
+        .map_err(StorageError::io("open", &path))?;
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(file),
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(OpenError::InUse(dir.to_owned())),
+        Err(errno) => Err(StorageError::io("lock", &path)(io::Error::from(errno)).into()),
+    }
+}
+
+fn format_empty(
+    dir: &Path,
+    cluster_id: Option<&ClusterId>,
+    node_id: BrokerId,
+) -> Result<MetaProperties, OpenError> {
+    for entry in fs::read_dir(dir).map_err(StorageError::io("list", dir))? {
+        let name = entry.map_err(StorageError::io("list", dir))?.file_name();
+        if !NOT_COUNTED.iter().any(|&known| name == *known) {
+            return Err(OpenError::NotEmpty {
+                dir: dir.to_owned(),
+                found: name.to_string_lossy().into_owned(),
+            });
+        }
+    }
+    let directory_id = DirectoryId::random();
+    tracing::info!(dir = %dir.display(), node = %node_id, %directory_id, "formatting an empty log directory");
+    Ok(meta_properties::format(dir, cluster_id, node_id, directory_id)?)
+}

@@ -1,0 +1,51 @@
+//! Why a broker's log directories cannot be used.
+
+use std::{io, path::PathBuf};
+
+use protocol::TopicPartition;
+
+use crate::{error::StorageError, meta_properties::MetaPropertiesError};
+
+/// Why [`LogManager::open`](super::LogManager::open) refused. Each says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// No directory was given.
+    #[error("log.dirs names no directory")]
+    NoDirectory,
+    /// The identity cannot be read, or is another node's or cluster's.
+    #[error(transparent)]
+    Identity(#[from] MetaPropertiesError),
+    /// The identity was there at start and is not any more.
+    #[error("meta.properties has vanished from log directory {}", .0.display())]
+    IdentityLost(PathBuf),
+    /// There is no identity, but there is something else.
+    #[error(
+        "log directory {} has no meta.properties but holds {found:?}: only an empty directory is formatted; \
+         check log.dirs, or restore the file", dir.display()
+    )]
+    NotEmpty {
+        /// The directory.
+        dir: PathBuf,
+        /// One of the entries that lie in it.
+        found: String,
+    },
+    /// Another process (or another part of this one) holds the directory's lock.
+    #[error("log directory {} is in use by another process", .0.display())]
+    InUse(PathBuf),
+    /// One replica lies in two places, and nothing tells which of them holds what was acknowledged.
+    #[error("partition {partition} lies in both {} and {}: remove one of them", first.display(), second.display())]
+    Duplicate {
+        /// The partition.
+        partition: TopicPartition,
+        /// One of its directories.
+        first: PathBuf,
+        /// The other one.
+        second: PathBuf,
+    },
+    /// The flush threads could not be started.
+    #[error("cannot start the flush threads: {0}")]
+    Threads(#[source] io::Error),
+    /// The disk refused.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+}

@@ -1,0 +1,139 @@
+//! Names of the directories within a log directory.
+//!
+//! `orders-3` is partition 3 of topic `orders`; `orders-3.<id>-delete` waits for its removal;
+//! `orders-3.<id>-stray` is kept although the metadata does not know it; `orders-3.<id>-new` is being
+//! made. Only the first is ever taken apart: the others end in a word, a partition in a number.
+
+use std::path::{Path, PathBuf};
+
+use protocol::{PartitionIndex, TopicName};
+use uuid::Uuid;
+
+use crate::checkpoint::PartitionName;
+
+/// The longest file name that Linux file systems take, in bytes.
+const NAME_MAX: usize = 255;
+/// The controllers' log: it is theirs to open, also in a directory that they share with a broker.
+const METADATA_PARTITION: &str = "__cluster_metadata-0";
+
+/// Why a directory does not have its partition's name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Suffix {
+    /// Deleted, to be removed.
+    Delete,
+    /// Unknown to the metadata, kept for a while.
+    Stray,
+    /// Not yet made.
+    New,
+}
+
+impl Suffix {
+    const ALL: [Self; 3] = [Self::Delete, Self::Stray, Self::New];
+
+    const fn text(self) -> &'static str {
+        match self {
+            Self::Delete => "-delete",
+            Self::Stray => "-stray",
+            Self::New => "-new",
+        }
+    }
+}
+
+/// What an entry of a log directory is, by its name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Entry {
+    Partition(PartitionName),
+    Suffixed(Suffix),
+    /// Not the log manager's: checkpoint and identity files, the metadata log, foreign things.
+    Other,
+}
+
+impl Entry {
+    pub(super) fn of(name: &str) -> Self {
+        if name == METADATA_PARTITION {
+            return Self::Other;
+        }
+        if let Some(partition) = parse_partition(name) {
+            return Self::Partition(partition);
+        }
+        let suffixed = |suffix: &Suffix| name.ends_with(suffix.text()) && name.contains('.');
+        Suffix::ALL
+            .into_iter()
+            .find(suffixed)
+            .map_or(Self::Other, Self::Suffixed)
+    }
+}
+
+fn parse_partition(name: &str) -> Option<PartitionName> {
+    let (topic, digits) = name.rsplit_once('-')?;
+    let index: i32 = digits.parse().ok()?;
+    // "007" and "+7" parse too, but no partition is called that.
+    let partition = PartitionIndex(index);
+    (index >= 0 && digits == index.to_string())
+        .then(|| Some((TopicName::new(topic).ok()?, partition)))
+        .flatten()
+}
+
+/// The directory of a partition within its log directory.
+pub(super) fn partition_dir(log_dir: &Path, (topic, partition): &PartitionName) -> PathBuf {
+    log_dir.join(format!("{topic}-{partition}"))
+}
+
+/// A fresh name for the partition's directory under `suffix`; a long topic name is cut to fit.
+pub(super) fn suffixed_dir(log_dir: &Path, (topic, partition): &PartitionName, suffix: Suffix) -> PathBuf {
+    let tail = format!(".{}{}", Uuid::new_v4().simple(), suffix.text());
+    let mut name = format!("{topic}-{partition}");
+    name.truncate(NAME_MAX - tail.len());
+    log_dir.join(name + &tail)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn partition(topic: &str, index: i32) -> PartitionName {
+        (TopicName::new(topic).expect("valid"), PartitionIndex(index))
+    }
+
+    #[test]
+    fn names_are_told_apart() {
+        for (topic, index) in [
+            ("orders", 0),
+            ("a.b-1_c", 12),
+            ("x-delete", 0),
+            ("a.b-stray", i32::MAX),
+        ] {
+            let path = partition_dir(Path::new(""), &partition(topic, index));
+            let name = path.to_str().expect("ASCII");
+            assert_eq!(Entry::of(name), Entry::Partition(partition(topic, index)));
+        }
+        for name in [
+            "__cluster_metadata-0",
+            "meta.properties",
+            "orders",
+            "orders-",
+            "orders-007",
+            "orders-+7",
+            "a b-0",
+            "..-0",
+            "-0",
+            "orders-99999999999",
+            "hints",
+            "",
+        ] {
+            assert_eq!(Entry::of(name), Entry::Other, "{name}");
+        }
+    }
+
+    #[test]
+    fn suffixed_names_fit_and_are_fresh() {
+        let longest = partition(&"x".repeat(249), 12345);
+        for suffix in Suffix::ALL {
+            let path = suffixed_dir(Path::new(""), &longest, suffix);
+            let name = path.to_str().expect("ASCII");
+            assert!(name.len() <= NAME_MAX);
+            assert_eq!(Entry::of(name), Entry::Suffixed(suffix));
+            assert_ne!(path, suffixed_dir(Path::new(""), &longest, suffix));
+        }
+    }
+}

@@ -1,0 +1,306 @@
+//! What a start finds, and what it refuses.
+
+use super::*;
+
+#[test]
+fn a_clean_restart_finds_everything_and_knows_its_epoch() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let (manager, first) = open(dir.path());
+    assert!(first.clean && first.same_boot && first.previous_broker_epoch.is_none());
+    let directories = manager.directories();
+    let partitions: Vec<_> = (0..5).map(partition).collect();
+    for &partition in &partitions {
+        append(&create(&manager, partition, "orders"), "a value");
+    }
+    manager.close(Some(BrokerEpoch(7)));
+    drop(manager);
+
+    let (manager, report) = open(dir.path());
+    assert!(report.clean && report.same_boot);
+    assert_eq!(report.previous_broker_epoch, Some(BrokerEpoch(7)));
+    assert_eq!(report.scanned_bytes, 0);
+    assert_eq!(manager.directories(), directories);
+    assert_eq!(manager.logs().len(), 5);
+    for partition in partitions {
+        let log = manager.get(partition).expect("found again");
+        assert_eq!(log.log_end_offset(), Offset(1));
+        assert!(contains(&log, "a value"));
+    }
+}
+
+#[test]
+fn an_unclean_restart_says_so_and_keeps_everything() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let partition = partition(0);
+    let (manager, _) = open(dir.path());
+    manager.close(Some(BrokerEpoch(7)));
+    drop(manager);
+    let (manager, _) = open(dir.path());
+    append(&create(&manager, partition, "orders"), "a value");
+    drop(manager);
+
+    let (manager, report) = LogManager::open(config(dir.path()), "boot-2").expect("ours");
+    assert!(!report.clean && !report.same_boot);
+    assert_eq!(report.previous_broker_epoch, None);
+    assert!(report.damaged.is_empty() && report.failed.is_empty());
+    assert!(contains(&manager.get(partition).expect("found again"), "a value"));
+    drop(manager);
+    assert!(
+        !LogManager::open(config(dir.path()), "")
+            .expect("ours")
+            .1
+            .same_boot
+    );
+}
+
+#[test]
+fn a_wiped_directory_is_another_directory() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let dir = dir.path().join("data");
+    let (manager, _) = open(&dir);
+    let before = manager.directories();
+    create(&manager, partition(0), "orders");
+    manager.close(Some(BrokerEpoch(7)));
+    drop(manager);
+    fs::remove_dir_all(&dir).expect("wipe");
+
+    let (manager, report) = open(&dir);
+    assert_ne!(manager.directories(), before);
+    assert!(manager.logs().is_empty());
+    assert_eq!(report.previous_broker_epoch, None);
+}
+
+#[test]
+fn a_foreign_directory_is_refused_and_left_as_it_is() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let east = ClusterId::new("east").expect("valid");
+    let (manager, _) = open(dir.path());
+    manager.set_cluster_id(&east).expect("not known before");
+    manager.set_cluster_id(&east).expect("the same again");
+    let west = ClusterId::new("west").expect("valid");
+    assert!(matches!(
+        manager.set_cluster_id(&west),
+        Err(OpenError::Identity(
+            meta_properties::MetaPropertiesError::OtherCluster { .. }
+        ))
+    ));
+    manager.close(Some(BrokerEpoch(7)));
+    drop(manager);
+
+    let before = names_in(dir.path());
+    let other_node = ManagerConfig {
+        node_id: BrokerId(2),
+        ..config(dir.path())
+    };
+    let error = LogManager::open(other_node, BOOT)
+        .expect_err("another node's")
+        .to_string();
+    assert!(error.contains("node 1") && error.contains("node 2"), "{error}");
+    let other_cluster = ManagerConfig {
+        cluster_id: Some(west),
+        ..config(dir.path())
+    };
+    let error = LogManager::open(other_cluster, BOOT)
+        .expect_err("another cluster's")
+        .to_string();
+    assert!(error.contains("east") && error.contains("west"), "{error}");
+    assert_eq!(names_in(dir.path()), before);
+    assert_eq!(open(dir.path()).1.previous_broker_epoch, Some(BrokerEpoch(7)));
+}
+
+#[test]
+fn only_an_empty_directory_is_formatted() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    fs::create_dir(dir.path().join("lost+found")).expect("a file system's own");
+    fs::create_dir(dir.path().join("orders-0")).expect("somebody's data");
+    let error = LogManager::open(config(dir.path()), BOOT)
+        .expect_err("not empty")
+        .to_string();
+    assert!(
+        error.contains("orders-0") && error.contains("meta.properties"),
+        "{error}"
+    );
+    fs::remove_dir(dir.path().join("orders-0")).expect("remove");
+    open(dir.path());
+}
+
+#[test]
+fn a_directory_has_one_user_at_a_time() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let (manager, _) = open(dir.path());
+    assert!(matches!(
+        LogManager::open(config(dir.path()), BOOT),
+        Err(OpenError::InUse(_))
+    ));
+    drop(manager);
+    open(dir.path());
+}
+
+#[test]
+fn a_damaged_replica_is_offline_until_it_is_rebuilt_and_costs_no_other() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let (good, bad) = (partition(0), partition(1));
+    let (manager, _) = open(dir.path());
+    append(&create(&manager, good, "orders"), "good");
+    let log = create(&manager, bad, "orders");
+    append(&log, "damaged");
+    append(&log, "behind it");
+    log.flush().expect("flush");
+    manager.checkpoint();
+    drop((log, manager));
+    let segment = dir.path().join("orders-1/00000000000000000000.log");
+    let mut bytes = fs::read(&segment).expect("read");
+    bytes[16] = 9;
+    fs::write(&segment, bytes).expect("damage below the recovery point");
+
+    let (manager, report) = open(dir.path());
+    assert_eq!(report.failed.len(), 1);
+    assert_eq!(report.failed[0].0, bad);
+    assert!(matches!(report.failed[0].1, StorageError::Corrupt { .. }));
+    assert_eq!(manager.offline().len(), 1);
+    assert!(manager.get(bad).is_none() && manager.get(good).is_some());
+    assert_eq!(manager.names().len(), 2);
+    assert_eq!(manager.directory_of(bad), Some(manager.directories()[0]));
+    let refused = manager.create(bad, &topic("orders"), LogConfig::default());
+    assert!(matches!(refused, Err(StorageError::Failed { .. })));
+    // Its recovery point is kept: without it the next start would cut instead of complaining.
+    manager.checkpoint();
+    let points = checkpoint::read_offsets(&dir.path().join(RECOVERY_POINTS))
+        .expect("read")
+        .expect("there");
+    assert_eq!(points[&(topic("orders"), PartitionIndex(1))], Offset(2));
+    manager.close(Some(BrokerEpoch(7)));
+    drop(manager);
+
+    let (manager, report) = open(dir.path());
+    assert!(
+        !report.clean,
+        "a directory with an offline replica is never marked clean"
+    );
+    assert_eq!(report.failed.len(), 1);
+    manager.mark_stray(bad).expect("put aside");
+    let log = create(&manager, bad, "orders");
+    assert_eq!(log.log_end_offset(), Offset::ZERO);
+    assert!(manager.offline().is_empty());
+    assert_eq!(ending_with(dir.path(), "-stray"), 1);
+}
+
+#[test]
+fn a_replica_that_lost_synced_records_is_reported() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let partition = partition(0);
+    let (manager, _) = open(dir.path());
+    let log = create(&manager, partition, "orders");
+    append(&log, "kept");
+    let kept = log.size_bytes();
+    append(&log, "lost");
+    log.flush().expect("flush");
+    manager.checkpoint();
+    drop((log, manager));
+    let segment = dir.path().join("orders-0/00000000000000000000.log");
+    fs::File::options()
+        .write(true)
+        .open(segment)
+        .and_then(|file| file.set_len(kept))
+        .expect("truncate");
+
+    let (manager, report) = open(dir.path());
+    assert_eq!(report.damaged, [partition]);
+    assert_eq!(manager.get(partition).expect("open").log_end_offset(), Offset(1));
+}
+
+#[test]
+fn a_partition_without_identity_is_never_served() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let (manager, _) = open(dir.path());
+    for (index, name) in ["nameless", "garbled"].into_iter().enumerate() {
+        append(&create(&manager, partition(index as i32), name), "a value");
+    }
+    drop(manager);
+    fs::remove_file(dir.path().join("nameless-0").join(partition_metadata::FILE_NAME)).expect("remove");
+    fs::write(
+        dir.path().join("garbled-1").join(partition_metadata::FILE_NAME),
+        "?",
+    )
+    .expect("garble");
+    fs::create_dir(dir.path().join("empty-0")).expect("mkdir");
+    fs::create_dir(dir.path().join("half-0.0123-new")).expect("mkdir");
+
+    let (manager, report) = open(dir.path());
+    assert!(manager.logs().is_empty());
+    assert_eq!(report.unidentified.len(), 2);
+    assert_eq!(ending_with(dir.path(), "-stray"), 2);
+    let names = names_in(dir.path());
+    assert!(
+        !names.contains("empty-0") && !names.contains("half-0.0123-new"),
+        "{names:?}"
+    );
+}
+
+#[test]
+fn the_controllers_log_and_foreign_things_are_left_alone() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    open(dir.path());
+    for name in ["__cluster_metadata-0", "hints"] {
+        fs::create_dir(dir.path().join(name)).expect("mkdir");
+    }
+    fs::write(dir.path().join("readme"), "").expect("write");
+    let (manager, report) = open(dir.path());
+    assert!(manager.logs().is_empty() && report.unidentified.is_empty());
+    assert!(dir.path().join("__cluster_metadata-0").exists());
+}
+
+#[test]
+fn two_directories_share_the_partitions_and_a_replica_in_both_is_refused() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let dirs = [dir.path().join("a"), dir.path().join("b")];
+    let config = ManagerConfig {
+        log_dirs: dirs.to_vec(),
+        ..config(dir.path())
+    };
+    let (manager, _) = LogManager::open(config.clone(), BOOT).expect("new");
+    let ids = manager.directories();
+    let partitions: Vec<_> = (0..4).map(partition).collect();
+    for &partition in &partitions {
+        create(&manager, partition, "orders");
+    }
+    for id in ids {
+        let count = partitions
+            .iter()
+            .filter(|&&p| manager.directory_of(p) == Some(id))
+            .count();
+        assert_eq!(count, 2);
+    }
+    manager.close(Some(BrokerEpoch(3)));
+    drop(manager);
+    let (manager, report) = LogManager::open(config.clone(), BOOT).expect("ours");
+    assert_eq!(
+        (manager.logs().len(), report.previous_broker_epoch),
+        (4, Some(BrokerEpoch(3)))
+    );
+    drop(manager);
+
+    let name = names_in(&dirs[0])
+        .into_iter()
+        .find(|n| n.starts_with("orders-"))
+        .expect("there");
+    let (from, to) = (dirs[0].join(&name), dirs[1].join(&name));
+    fs::create_dir(&to).expect("mkdir");
+    for file in names_in(&from) {
+        fs::copy(from.join(&file), to.join(&file)).expect("copy");
+    }
+    assert!(matches!(
+        LogManager::open(config, BOOT),
+        Err(OpenError::Duplicate { .. })
+    ));
+}
+
+#[test]
+fn no_log_is_made_after_the_end() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let (manager, _) = open(dir.path());
+    manager.close(None);
+    manager.close(None);
+    let refused = manager.create(partition(0), &topic("orders"), LogConfig::default());
+    assert!(matches!(refused, Err(StorageError::Closed { .. })));
+}
