@@ -120,7 +120,8 @@ impl SnapshotEntry {
         out.extend_from_slice(&self.transaction_start.map_or(-1, Offset::get).to_be_bytes());
     }
 
-    fn batch(&self) -> Option<ProducerBatch> {
+    /// The batch that the entry tells of, if it tells of one.
+    pub fn batch(&self) -> Option<ProducerBatch> {
         (self.last_offset >= 0).then_some(ProducerBatch {
             last_sequence: self.last_sequence,
             last_offset: Offset(self.last_offset),

@@ -1,0 +1,200 @@
+//! `.log`: a line for each batch, and one for each record where that is wanted.
+
+use std::{fs::File, io::Write, os::unix::fs::FileExt, path::Path};
+
+use protocol::{
+    Offset, ProducerId,
+    batch::{BatchHeader, Compression, HEADER_LEN, TimestampType, verify_crc},
+};
+
+use super::{DumpError, DumpOptions, DumpSummary, records};
+use crate::{
+    error::StorageError,
+    scan::{ScanError, Scanner},
+};
+
+pub(super) fn dump(
+    path: &Path,
+    base: Offset,
+    options: &DumpOptions<'_>,
+    out: &mut dyn Write,
+) -> Result<DumpSummary, DumpError> {
+    let (file, size) = super::open(path)?;
+    let end = options.max_bytes.map_or(size, |limit| limit.min(size));
+    let mut summary = DumpSummary::default();
+    writeln!(out, "Log starting offset: {base}")?;
+    // Walked over the whole file, so that a limit cuts between batches and not a batch.
+    let mut scanner = Scanner::new(&file, 0, size);
+    while scanner.position() < end {
+        match scanner.next_header() {
+            Ok(None) => break,
+            Ok(Some((header, position))) => {
+                let bytes = read(&file, path, position, header.size)?;
+                let valid = verify_crc(&bytes).is_ok() && header.base_offset >= base;
+                summary.entries += 1;
+                summary.invalid += u64::from(!valid);
+                print_header(&header, position, valid, out)?;
+                if valid && (options.deep || options.print_data) {
+                    print_records(&header, &bytes[HEADER_LEN..], options, out)?;
+                }
+            }
+            Err(ScanError::Damage(error)) => {
+                summary.invalid_bytes = size - scanner.position();
+                let (bytes, position) = (summary.invalid_bytes, scanner.position());
+                writeln!(
+                    out,
+                    "Found {bytes} invalid bytes at the end of {}, from position {position}: {error}",
+                    path.display()
+                )?;
+                break;
+            }
+            Err(ScanError::Io(error)) => return Err(StorageError::io("read", path)(error).into()),
+        }
+    }
+    Ok(summary)
+}
+
+fn read(file: &File, path: &Path, position: u64, len: usize) -> Result<Vec<u8>, StorageError> {
+    let mut bytes = vec![0; len];
+    file.read_exact_at(&mut bytes, position)
+        .map_err(StorageError::io("read", path))?;
+    Ok(bytes)
+}
+
+fn print_header(
+    header: &BatchHeader,
+    position: u64,
+    valid: bool,
+    out: &mut dyn Write,
+) -> Result<(), DumpError> {
+    let codec = match header.compression() {
+        Ok(Compression::None) => "none",
+        Ok(Compression::Gzip) => "gzip",
+        Ok(Compression::Snappy) => "snappy",
+        Ok(Compression::Lz4) => "lz4",
+        Ok(Compression::Zstd) => "zstd",
+        Err(_) => "unknown",
+    };
+    // Bit 6: compaction has put its delete horizon in the place of the first timestamp.
+    let delete_horizon = if header.attributes & 0x40 == 0 {
+        "OptionalLong.empty".to_owned()
+    } else {
+        format!("OptionalLong[{}]", header.base_timestamp)
+    };
+    writeln!(
+        out,
+        "baseOffset: {} lastOffset: {} count: {} baseSequence: {} lastSequence: {} producerId: {} \
+         producerEpoch: {} partitionLeaderEpoch: {} isTransactional: {} isControl: {} \
+         deleteHorizonMs: {delete_horizon} position: {position} {}: {} size: {} magic: 2 \
+         compresscodec: {codec} crc: {} isvalid: {valid}",
+        header.base_offset,
+        header.last_offset(),
+        header.record_count,
+        header.base_sequence,
+        header.last_sequence(),
+        header.producer_id.map_or(-1, ProducerId::get),
+        header.producer_epoch,
+        header.leader_epoch,
+        header.is_transactional(),
+        header.is_control(),
+        time_name(header),
+        header.max_timestamp,
+        header.size,
+        header.crc,
+    )?;
+    Ok(())
+}
+
+fn time_name(header: &BatchHeader) -> &'static str {
+    match header.timestamp_type() {
+        TimestampType::CreateTime => "CreateTime",
+        TimestampType::LogAppendTime => "LogAppendTime",
+    }
+}
+
+fn print_records(
+    header: &BatchHeader,
+    body: &[u8],
+    options: &DumpOptions<'_>,
+    out: &mut dyn Write,
+) -> Result<(), DumpError> {
+    let opened = match header.compression() {
+        Ok(Compression::None) => Some(body.to_vec()),
+        Ok(codec) => options.decompress.and_then(|decompress| decompress(codec, body)),
+        Err(_) => None,
+    };
+    let Some(opened) = opened else {
+        writeln!(out, "| the records are compressed and were not opened")?;
+        return Ok(());
+    };
+    let mut walk = records::Records::new(&opened);
+    for record in walk.by_ref() {
+        let offset = header.base_offset.0.saturating_add(record.offset_delta);
+        let timestamp = match header.timestamp_type() {
+            TimestampType::CreateTime => header.base_timestamp.saturating_add(record.timestamp_delta),
+            TimestampType::LogAppendTime => header.max_timestamp,
+        };
+        write!(
+            out,
+            "| offset: {offset} {}: {timestamp} keySize: {} valueSize: {}",
+            time_name(header),
+            size_of(record.key),
+            size_of(record.value),
+        )?;
+        if header.is_control() {
+            writeln!(out, "{}", control_text(&record))?;
+            continue;
+        }
+        let sequence = match header.base_sequence {
+            base if base >= 0 => (i64::from(base) + record.offset_delta).rem_euclid(1 << 31),
+            _ => -1,
+        };
+        let keys: Vec<_> = record.header_keys.iter().map(|key| text(key)).collect();
+        write!(out, " sequence: {sequence} headerKeys: [{}]", keys.join(","))?;
+        if options.print_data {
+            for (name, part) in [("key", record.key), ("payload", record.value)] {
+                if let Some(part) = part {
+                    write!(out, " {name}: {}", text(part))?;
+                }
+            }
+        }
+        writeln!(out)?;
+    }
+    if walk.is_damaged() {
+        writeln!(out, "| what follows in this batch is no record")?;
+    }
+    Ok(())
+}
+
+fn size_of(part: Option<&[u8]>) -> i64 {
+    part.map_or(-1, |part| part.len() as i64)
+}
+
+/// Bytes as text of one line: a record may hold anything, a terminal should not be told everything.
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes)
+        .chars()
+        .flat_map(|c| {
+            let escaped = c.is_control().then(|| c.escape_default());
+            let plain = escaped.is_none().then_some(c);
+            escaped.into_iter().flatten().chain(plain)
+        })
+        .collect()
+}
+
+/// The meaning of a control record: key = version i16, type i16; a transaction's end has its
+/// coordinator's epoch behind the version of its value.
+fn control_text(record: &records::Record<'_>) -> String {
+    let kind = record.key.and_then(|key| key.get(2..4));
+    let coordinator = record.value.and_then(|value| value.get(2..6));
+    let coordinator = coordinator.map_or_else(String::new, |epoch| {
+        let epoch = i32::from_be_bytes([epoch[0], epoch[1], epoch[2], epoch[3]]);
+        format!(" coordinatorEpoch: {epoch}")
+    });
+    match kind {
+        Some([0, 0]) => format!(" endTxnMarker: ABORT{coordinator}"),
+        Some([0, 1]) => format!(" endTxnMarker: COMMIT{coordinator}"),
+        Some(&[high, low]) => format!(" controlType: {}", i16::from_be_bytes([high, low])),
+        _ => " controlType: none".to_owned(),
+    }
+}
