@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use metadata::Endpoint;
+use metadata::configs::NodeDefaults;
 use protocol::{BrokerId, ClusterId};
 
 /// A host (name or address) and a port, as configured: not yet resolved.
@@ -155,6 +156,8 @@ pub struct BrokerConfig {
     pub flush_threads: usize,
     /// `num.recovery.threads.per.data.dir`.
     pub recovery_threads_per_dir: usize,
+    /// The node's own values below those of a topic, and of the cluster.
+    pub node_defaults: NodeDefaults,
     /// Every key that was set statically, as it was written: for DescribeConfigs.
     pub static_values: BTreeMap<String, String>,
 }

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use broker::session::{
-    self, ImageConsumer, ImageStore, Introduction, SessionHandle, SessionRefused, SessionStatus,
-    SessionTimings,
+    self, ImageConsumer, ImageStore, Introduction, SessionHandle, SessionParts, SessionRefused,
+    SessionStatus, SessionTimings,
 };
 use fake_controller::{FakeController, SOON, SessionPeer, broker};
 use futures::future::BoxFuture;
@@ -61,6 +61,7 @@ impl ImageConsumer for Recorder {
 
 struct Broker {
     session: SessionHandle,
+    epoch: watch::Receiver<Option<BrokerEpoch>>,
     images: ImageStore,
     told: mpsc::UnboundedReceiver<Told>,
     _stop: DropGuard,
@@ -88,17 +89,22 @@ impl Broker {
             heartbeat: Duration::from_millis(50),
             timeout,
         };
+        let (broker_epoch, epoch) = watch::channel(None);
         let session = session::start(
-            identity,
-            introduction,
-            timings,
-            locator,
-            images.clone(),
-            Arc::new(Recorder(Mutex::new(sender))),
+            SessionParts {
+                identity,
+                introduction,
+                timings,
+                locator,
+                images: images.clone(),
+                consumer: Arc::new(Recorder(Mutex::new(sender))),
+                broker_epoch,
+            },
             stop.clone(),
         );
         Self {
             session,
+            epoch,
             images,
             told,
             _stop: stop.drop_guard(),
@@ -188,7 +194,7 @@ async fn a_broker_registers_catches_up_and_is_unfenced() {
     assert!(!broker.session.status().borrow().is_ready());
     session.send(1, state(false, true)).await;
     broker.status(|status| status.is_ready()).await;
-    assert_eq!(*broker.session.broker_epoch().borrow(), Some(BrokerEpoch(7)));
+    assert_eq!(*broker.epoch.borrow(), Some(BrokerEpoch(7)));
     assert_eq!(broker.images.current().offset, Some(Offset(4)));
 }
 

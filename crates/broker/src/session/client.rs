@@ -35,12 +35,13 @@ const RETRY_PAUSE: Duration = Duration::from_millis(20);
 const RETRY_PAUSE_MAX: Duration = Duration::from_millis(250);
 /// How often a person is told that the quorum cannot be reached.
 const COMPLAIN_EVERY: Duration = Duration::from_secs(5);
+/// How long a broker that wants to leave looks for a controller.
+const LEAVE_WITHOUT_SESSION: Duration = Duration::from_secs(1);
 
 /// The session of a running broker.
 #[derive(Debug)]
 pub struct SessionHandle {
     status: watch::Receiver<SessionStatus>,
-    epoch: watch::Receiver<Option<BrokerEpoch>>,
     want_shutdown: watch::Sender<bool>,
     client: JoinHandle<Result<(), SessionRefused>>,
 }
@@ -51,20 +52,30 @@ impl SessionHandle {
         self.status.clone()
     }
 
-    /// The epoch of the current registration, now and later.
-    pub fn broker_epoch(&self) -> watch::Receiver<Option<BrokerEpoch>> {
-        self.epoch.clone()
-    }
-
     /// Tells the controller that this broker wants to leave, and waits until every leadership has moved
-    /// away or `bound` is over. False where the time was up.
+    /// away or `bound` is over. Says whether they have. Without a session there is nobody to move them:
+    /// it waits only as long as one may take to be found.
     pub async fn leave(&self, bound: Duration) -> bool {
         self.want_shutdown.send_replace(true);
         let mut status = self.status.clone();
-        matches!(
-            timeout(bound, status.wait_for(|status| status.may_shut_down)).await,
-            Ok(Ok(_))
-        )
+        let moved = async {
+            loop {
+                let SessionStatus {
+                    registered,
+                    may_shut_down,
+                    ..
+                } = *status.borrow_and_update();
+                if may_shut_down {
+                    return true;
+                }
+                let patience = if registered { bound } else { LEAVE_WITHOUT_SESSION };
+                match timeout(patience, status.changed()).await {
+                    Ok(Ok(())) => {}
+                    Ok(Err(_)) | Err(_) => return false,
+                }
+            }
+        };
+        timeout(bound, moved).await.unwrap_or(false)
     }
 
     /// Waits for the session's end: `Ok` after it was told to stop, else why this broker must stop.
@@ -77,19 +88,47 @@ impl SessionHandle {
     }
 }
 
+/// What a session is opened with.
+pub struct SessionParts {
+    /// Who this node is.
+    pub identity: Arc<NodeIdentity>,
+    /// What the controller is told of it.
+    pub introduction: Introduction,
+    /// How the session is kept.
+    pub timings: SessionTimings,
+    /// Where the controllers are.
+    pub locator: ControllerLocator,
+    /// Where images are published once they are applied.
+    pub images: ImageStore,
+    /// Who applies them.
+    pub consumer: Arc<dyn ImageConsumer>,
+    /// Where the epoch of each registration is published.
+    pub broker_epoch: watch::Sender<Option<BrokerEpoch>>,
+}
+
+impl std::fmt::Debug for SessionParts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SessionParts")
+            .field("introduction", &self.introduction)
+            .field("timings", &self.timings)
+            .finish_non_exhaustive()
+    }
+}
+
 /// Opens the session and keeps it open until `stop`, or until the broker is refused for good.
-pub fn start(
-    identity: Arc<NodeIdentity>,
-    introduction: Introduction,
-    timings: SessionTimings,
-    locator: ControllerLocator,
-    images: ImageStore,
-    consumer: Arc<dyn ImageConsumer>,
-    stop: CancellationToken,
-) -> SessionHandle {
+pub fn start(parts: SessionParts, stop: CancellationToken) -> SessionHandle {
+    let SessionParts {
+        identity,
+        introduction,
+        timings,
+        locator,
+        images,
+        consumer,
+        broker_epoch,
+    } = parts;
     let standing = Arc::new(Standing::new(consumer));
     let want_shutdown = watch::Sender::new(false);
-    let (status, epoch) = (standing.status.subscribe(), standing.epoch.subscribe());
+    let status = standing.status.subscribe();
     tokio::spawn(apply_images(Arc::clone(&standing), images.clone(), stop.clone()));
     tokio::spawn(watch_lease(Arc::clone(&standing), timings.timeout, stop.clone()));
     let client = Client {
@@ -99,13 +138,13 @@ pub fn start(
         locator,
         images,
         standing,
+        broker_epoch,
         want_shutdown: want_shutdown.subscribe(),
         memory: Memory::default(),
         stop,
     };
     SessionHandle {
         status,
-        epoch,
         want_shutdown,
         client: tokio::spawn(client.run()),
     }
@@ -118,6 +157,7 @@ struct Client {
     locator: ControllerLocator,
     images: ImageStore,
     standing: Arc<Standing>,
+    broker_epoch: watch::Sender<Option<BrokerEpoch>>,
     want_shutdown: watch::Receiver<bool>,
     memory: Memory,
     stop: CancellationToken,
@@ -326,7 +366,7 @@ impl Client {
                             // Told once is told: the registration that carried it is committed.
                             self.introduction.may_have_lost_data = false;
                             self.introduction.damaged.clear();
-                            self.standing.epoch.send_replace(Some(epoch));
+                            self.broker_epoch.send_replace(Some(epoch));
                             self.standing.status.send_modify(|status| status.registered = true);
                             offer_image(&self.standing, &conversation);
                             true

@@ -24,7 +24,7 @@ use metadata::ClusterImage;
 use protocol::grpc::v1::Listener;
 use protocol::{BrokerEpoch, DirectoryId, TopicPartition};
 
-pub use client::{SessionHandle, start};
+pub use client::{SessionHandle, SessionParts, start};
 pub use conversation::SessionRefused;
 pub use image_store::{ImageBehind, ImageStore};
 

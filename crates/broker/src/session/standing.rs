@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use protocol::BrokerEpoch;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -14,8 +13,6 @@ use super::{ImageConsumer, SessionStatus};
 pub(super) struct Standing {
     pub(super) consumer: Arc<dyn ImageConsumer>,
     pub(super) status: watch::Sender<SessionStatus>,
-    /// The epoch of the current registration.
-    pub(super) epoch: watch::Sender<Option<BrokerEpoch>>,
     /// When a controller last said that this broker is not fenced; `None` after a resignation.
     pub(super) contact: watch::Sender<Option<Instant>>,
     /// The newest image that may be applied.
@@ -30,7 +27,6 @@ impl Standing {
         Self {
             consumer,
             status: watch::Sender::default(),
-            epoch: watch::Sender::default(),
             contact: watch::Sender::default(),
             ready: watch::Sender::default(),
             resignations: watch::Sender::default(),
