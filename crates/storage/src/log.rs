@@ -199,6 +199,12 @@ impl Log {
         self.writer.lock().producers.expire(now_ms, after)
     }
 
+    /// Whether the log has failed for good: it refuses everything until a restart recovers it. Not
+    /// blocking.
+    pub fn has_failed(&self) -> bool {
+        self.failure.get().is_some()
+    }
+
     fn active(&self) -> Arc<Segment> {
         let segments = self.segments.load();
         Arc::clone(segments.last().expect("a log has an active segment"))

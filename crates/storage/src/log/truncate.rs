@@ -14,12 +14,17 @@ use crate::{
 };
 
 impl Log {
-    /// Removes every batch that holds `offset` or a later one. Durable on return: a batch that was
-    /// truncated never comes back, whatever is appended in its place.
+    /// Removes every batch that holds `offset` or a later one, and forgets the epochs that began there.
+    /// Durable on return: a batch that was truncated never comes back, whatever is appended in its
+    /// place.
     pub fn truncate_to(&self, offset: Offset) -> Result<(), StorageError> {
         let mut writer = self.writer.lock();
         self.check_usable(&writer)?;
         if offset >= self.log_end_offset() {
+            // An epoch that began at the end has no batch: its leader appended nothing. Batches of an
+            // earlier epoch may follow from a leader that never heard of it.
+            let end = self.log_end_offset();
+            writer.epochs_dirty |= self.epochs.write().truncate_from_end(end);
             return Ok(());
         }
         let segments = self.segments.load();
