@@ -125,3 +125,77 @@ impl ReadRefused {
         }
     }
 }
+
+/// Why records were not appended, or not acknowledged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AppendRefused {
+    /// Wrong role or epoch, before or after the append.
+    #[error(transparent)]
+    Role(#[from] RoleError),
+    /// Fewer replicas are in sync than `min.insync.replicas`. Nothing was appended.
+    #[error("fewer replicas are in sync than min.insync.replicas")]
+    NotEnoughReplicas,
+    /// Fewer replicas are in sync than `min.insync.replicas` since the append: the records may stay or
+    /// go.
+    #[error("fewer replicas are in sync than min.insync.replicas since the append")]
+    NotEnoughReplicasAfterAppend,
+    /// The time was up before enough replicas had the records: they may stay or go.
+    #[error("the records were appended, but not acknowledged in time")]
+    TimedOut,
+    /// A batch of an idempotent producer does not follow its last one.
+    #[error("the producer's sequence does not follow")]
+    OutOfOrderSequence,
+    /// A newer instance of the producer has written.
+    #[error("the producer's epoch is fenced")]
+    InvalidProducerEpoch,
+    /// The bytes are no whole batches.
+    #[error("the bytes are no whole record batches")]
+    Malformed,
+    /// The disk refused the write; the log is as it was.
+    #[error("the log could not be written")]
+    Storage,
+    /// Too much disk work is waiting. Nothing was appended.
+    #[error("too much disk work is waiting")]
+    Busy,
+}
+
+impl AppendRefused {
+    /// Kafka's code.
+    pub fn code(self) -> ErrorCode {
+        match self {
+            Self::Role(role) => role.code(),
+            Self::NotEnoughReplicas => ErrorCode::NotEnoughReplicas,
+            Self::NotEnoughReplicasAfterAppend => ErrorCode::NotEnoughReplicasAfterAppend,
+            Self::TimedOut | Self::Busy => ErrorCode::RequestTimedOut,
+            Self::OutOfOrderSequence => ErrorCode::OutOfOrderSequenceNumber,
+            Self::InvalidProducerEpoch => ErrorCode::InvalidProducerEpoch,
+            Self::Malformed => ErrorCode::CorruptMessage,
+            Self::Storage => ErrorCode::KafkaStorageError,
+        }
+    }
+}
+
+/// Why a follower did not take what its leader sent, or could not cut its log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ReplicaError {
+    /// The replica does not follow a leader of that epoch any more: the data is void.
+    #[error(transparent)]
+    Role(#[from] RoleError),
+    /// The data does not follow directly: a new generation begins at the log's end.
+    #[error("the data follows offset {previous}, the log ends at {log_end}")]
+    NotNext {
+        /// Where the data expects the log to end.
+        previous: Offset,
+        /// Where it ends.
+        log_end: Offset,
+    },
+    /// Checksum, offsets or epochs of the data are wrong: it was damaged on its way or at the leader.
+    #[error("the data is damaged")]
+    Damaged,
+    /// The disk is full or there are no descriptors: it may be tried again.
+    #[error("the disk is full, or no file descriptors are left")]
+    Exhausted,
+    /// Too much disk work is waiting: it may be tried again.
+    #[error("too much disk work is waiting")]
+    Busy,
+}

@@ -64,6 +64,19 @@ pub struct Following {
     pub position: Position,
 }
 
+/// Where a leader stands, as of one moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Leading {
+    /// The epoch of its leadership.
+    pub leader_epoch: LeaderEpoch,
+    /// The offset that the next record gets.
+    pub log_end: Offset,
+    /// Everything below is committed.
+    pub high_watermark: Offset,
+    /// The first offset that is kept.
+    pub log_start: Offset,
+}
+
 /// Batches read for a follower.
 #[derive(Clone, Debug)]
 pub struct ReplicaRead {

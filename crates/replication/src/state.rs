@@ -321,6 +321,11 @@ impl PartitionState {
         self.role = Role::Failed;
     }
 
+    /// The replica is being deleted: it has no role any more.
+    pub fn retire(&mut self) {
+        self.role = Role::Unassigned;
+    }
+
     fn advance(&mut self, facts: &Facts<'_>, effects: &mut Effects) {
         let reachable = match &self.role {
             Role::Leader(leader) => leader.committable(facts),
@@ -438,6 +443,11 @@ impl PartitionState {
             Role::Follower(follower) => Some((follower.leader?, follower.epoch)),
             Role::Unassigned | Role::Leader(_) | Role::Resigned(_) | Role::Failed => None,
         }
+    }
+
+    /// Whether the replica follows and the latest record has it in the ISR.
+    pub fn is_in_sync_follower(&self) -> bool {
+        matches!(&self.role, Role::Follower(follower) if follower.in_sync)
     }
 
     /// Whether the replica follows a leader of this epoch: what else arrives from one is void.

@@ -1,0 +1,279 @@
+//! Brings the replicas in line with a cluster image: creates, deletes, gives roles and settings.
+//!
+//! Only images that contain this process's registration count: an older one may name this broker as
+//! the leader of an epoch that another process started, and may not know topics whose logs are here.
+//! A lagging view never deletes data: what the metadata has not been seen to delete is put aside as
+//! stray and kept for a day.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use futures::StreamExt as _;
+use metadata::{
+    ClusterImage, ConfigResource, PartitionRegistration, Topic,
+    configs::{TimestampType, TopicSettings},
+    delta::ImageDelta,
+};
+use protocol::{BrokerEpoch, TopicPartition};
+use storage::{Log, LogConfig, StorageError};
+
+use super::{Hosted, ReplicaManager};
+use crate::{Partition, partition::Standing};
+
+/// Partitions that are worked on at the same time.
+const CONCURRENCY: usize = 64;
+
+/// What has been applied so far.
+#[derive(Debug, Default)]
+pub(super) struct Applied {
+    /// Under which registration an image was last applied.
+    epoch: Option<BrokerEpoch>,
+}
+
+impl ReplicaManager {
+    /// Brings the replicas from `older` to `newer`, in which this broker is registered with
+    /// `my_epoch`; images without that registration are only looked at. Returns when every replica has
+    /// its role and settings. Slow where the disk is.
+    pub async fn apply_image(&self, older: &ClusterImage, newer: Arc<ClusterImage>, my_epoch: BrokerEpoch) {
+        let mut applied = self.applying.lock().await;
+        if self.stop.is_cancelled() {
+            return;
+        }
+        self.shared.image.store(Arc::clone(&newer));
+        let me = self.shared.broker;
+        if newer
+            .brokers
+            .get(&me)
+            .is_none_or(|registration| registration.epoch != my_epoch)
+        {
+            return;
+        }
+        self.shared.set_my_epoch(my_epoch);
+        let first = applied.epoch.is_none();
+        let affected = if applied.epoch == Some(my_epoch) {
+            self.affected(&ImageDelta::between(older, &newer), &newer)
+        } else {
+            // A new registration: everything is looked at.
+            let wanted = newer.partitions_by_broker.get(&me);
+            let hosted: Vec<TopicPartition> = self.partitions.read().keys().copied().collect();
+            wanted.into_iter().flatten().copied().chain(hosted).collect()
+        };
+        applied.epoch = Some(my_epoch);
+
+        let (wanted, unwanted): (Vec<_>, Vec<_>) = affected
+            .into_iter()
+            .partition(|&tp| self.wanted(&newer, tp).is_some());
+        // Deletions first: a topic created again takes the directory names of the one before.
+        self.for_each(unwanted, |tp| self.remove(tp)).await;
+        if first {
+            self.put_strays_aside(&newer).await;
+        }
+        self.for_each(wanted, |tp| self.bring_in_line(tp, &newer, my_epoch))
+            .await;
+    }
+
+    async fn for_each<F: Future<Output = ()>>(
+        &self,
+        partitions: Vec<TopicPartition>,
+        work: impl FnMut(TopicPartition) -> F,
+    ) {
+        futures::stream::iter(partitions)
+            .map(work)
+            .buffer_unordered(CONCURRENCY)
+            .for_each(|()| std::future::ready(()))
+            .await;
+    }
+
+    /// Topic and record of a partition that names this broker as a replica.
+    fn wanted<'a>(
+        &self,
+        image: &'a ClusterImage,
+        tp: TopicPartition,
+    ) -> Option<(&'a Arc<Topic>, &'a Arc<PartitionRegistration>)> {
+        let topic = image.topics.get(&tp.topic_id)?;
+        let record = topic.partitions.get(&tp.partition)?;
+        record
+            .replicas
+            .contains(&self.shared.broker)
+            .then_some((topic, record))
+    }
+
+    /// The partitions that a difference between images touches here.
+    fn affected(&self, delta: &ImageDelta, newer: &ClusterImage) -> BTreeSet<TopicPartition> {
+        let me = self.shared.broker;
+        let settings_of_all = delta.changed_configs.iter().any(|resource| match resource {
+            ConfigResource::ClusterDefault => true,
+            ConfigResource::Broker(id) => *id == me,
+            ConfigResource::Topic(_) => false,
+        });
+        let hosted = self.partitions.read();
+        let mut affected: BTreeSet<TopicPartition> = hosted
+            .iter()
+            .filter(|(tp, hosted)| {
+                settings_of_all
+                    || delta.removed_topics.contains(&tp.topic_id)
+                    || newer.topics.get(&tp.topic_id).is_none_or(|topic| {
+                        let settings = ConfigResource::Topic(topic.name.clone());
+                        delta.changed_configs.contains(&settings)
+                    })
+                    || matches!(hosted, Hosted::Online(partition) if partition.has_resigned())
+            })
+            .map(|(&tp, _)| tp)
+            .collect();
+        affected.extend(
+            delta
+                .changed_partitions
+                .iter()
+                .filter(|(tp, record)| record.replicas.contains(&me) || hosted.contains_key(*tp))
+                .map(|(&tp, _)| tp),
+        );
+        affected
+    }
+
+    /// The metadata has been seen to take the replica away.
+    async fn remove(&self, tp: TopicPartition) {
+        let Some(hosted) = self.partitions.write().remove(&tp) else {
+            return;
+        };
+        if let Hosted::Online(partition) = &hosted {
+            tracing::info!(topic = %partition.topic(), partition = %tp.partition, "deleting the replica");
+            if partition.retire().await.is_err() {
+                return;
+            }
+        }
+        let (logs, hints) = (Arc::clone(&self.shared.logs), self.hints.clone());
+        self.noted.lock().remove(&tp);
+        let deleted = self.shared.reads.run(move || {
+            if let Some(hints) = hints
+                && let Err(error) = hints.remove(tp)
+            {
+                tracing::debug!(%error, "high-watermark hint not removed");
+            }
+            logs.delete(tp)
+        });
+        match deleted.await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::error!(%tp, %error, "replica not deleted"),
+            Err(busy) => tracing::error!(%tp, %busy, "replica not deleted"),
+        }
+    }
+
+    /// Logs that were found at the start and that the metadata does not give to this broker.
+    async fn put_strays_aside(&self, image: &ClusterImage) {
+        let found = self.shared.logs.names().into_iter().map(|(tp, _)| tp);
+        let strays = found.filter(|&tp| self.wanted(image, tp).is_none()).collect();
+        self.for_each(strays, |tp| async move {
+            let logs = Arc::clone(&self.shared.logs);
+            match self.shared.reads.run(move || logs.mark_stray(tp)).await {
+                Ok(Ok(())) => {
+                    tracing::warn!(%tp, "the metadata does not know this replica: put aside as stray");
+                }
+                Ok(Err(error)) => tracing::error!(%tp, %error, "stray replica not put aside"),
+                Err(busy) => tracing::error!(%tp, %busy, "stray replica not put aside"),
+            }
+        })
+        .await;
+    }
+
+    /// Gives a replica its log, settings and role.
+    async fn bring_in_line(&self, tp: TopicPartition, image: &ClusterImage, my_epoch: BrokerEpoch) {
+        let Some((topic, record)) = self.wanted(image, tp) else {
+            return;
+        };
+        let settings = TopicSettings::resolve(image, &topic.name, &self.node_defaults);
+        let log_config = log_config(&settings);
+        let hosted = self.partitions.read().get(&tp).cloned();
+        let partition = match hosted {
+            Some(Hosted::Online(partition)) => partition,
+            None | Some(Hosted::Offline) => match self.open(tp, topic, record, log_config.clone()).await {
+                Ok(partition) => {
+                    let online = Hosted::Online(Arc::clone(&partition));
+                    self.partitions.write().insert(tp, online);
+                    partition
+                }
+                Err(error) => {
+                    tracing::error!(topic = %topic.name, partition = %tp.partition, %error, "replica is offline");
+                    self.partitions.write().insert(tp, Hosted::Offline);
+                    return;
+                }
+            },
+        };
+        let standing = Standing {
+            registration: Arc::clone(record),
+            my_epoch,
+            may_lead: true,
+            min_isr: settings.min_insync_replicas,
+            log_config,
+        };
+        if let Err(busy) = partition.apply(standing).await {
+            tracing::error!(topic = %topic.name, partition = %tp.partition, %busy, "role not taken");
+        }
+    }
+
+    async fn open(
+        &self,
+        tp: TopicPartition,
+        topic: &Arc<Topic>,
+        record: &PartitionRegistration,
+        config: LogConfig,
+    ) -> Result<Arc<Partition>, StorageError> {
+        let logs = Arc::clone(&self.shared.logs);
+        let hints = self.hints.clone();
+        let name = topic.name.clone();
+        // A damaged replica is kept as evidence and built anew from its leader, once nobody counts on
+        // it any more.
+        let expendable = record.leader.is_some() && !record.isr.contains(&self.shared.broker);
+        let opened = self.shared.reads.run(move || {
+            let log = match logs.create(tp, &name, config.clone()) {
+                Err(StorageError::Failed { .. }) if expendable => {
+                    logs.mark_stray(tp)?;
+                    logs.create(tp, &name, config)?
+                }
+                other => other?,
+            };
+            let remembered = hints.and_then(|hints| match hints.get(tp) {
+                Ok(hint) => hint,
+                Err(error) => {
+                    tracing::debug!(%tp, %error, "high-watermark hint not read");
+                    None
+                }
+            });
+            Ok::<(Arc<Log>, _), StorageError>((log, remembered))
+        });
+        let (log, remembered) = opened.await.map_err(|_| StorageError::Closed {
+            path: self.shared.logs.first_dir().to_owned(),
+        })??;
+        let name = topic.name.clone();
+        Ok(Partition::new(
+            tp,
+            name,
+            log,
+            &self.shared,
+            self.lag_max,
+            remembered,
+        ))
+    }
+}
+
+/// The storage part of a topic's settings.
+fn log_config(settings: &TopicSettings) -> LogConfig {
+    LogConfig {
+        segment_bytes: settings.segment_bytes,
+        segment_ms: settings.segment_age,
+        index_interval_bytes: settings.index_interval_bytes,
+        segment_index_bytes: settings.segment_index_bytes,
+        retention_ms: settings.retention,
+        retention_bytes: settings.retention_bytes,
+        max_message_bytes: settings.max_message_bytes,
+        flush_messages: settings.flush_messages,
+        flush_ms: settings.flush_interval,
+        delete: settings.cleanup_policy.delete,
+        compact: settings.cleanup_policy.compact,
+        file_delete_delay: settings.file_delete_delay,
+        preallocate: settings.preallocate,
+        message_timestamp_type: match settings.timestamp_type {
+            TimestampType::CreateTime => protocol::batch::TimestampType::CreateTime,
+            TimestampType::LogAppendTime => protocol::batch::TimestampType::LogAppendTime,
+        },
+    }
+}

@@ -1,0 +1,81 @@
+//! What all partitions of a broker have in common.
+
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use arc_swap::ArcSwap;
+use metadata::ClusterImage;
+use protocol::{BrokerEpoch, BrokerId};
+use storage::LogManager;
+
+use crate::{Followers, IsrChannel, Now, disk::DiskPool};
+
+pub(crate) struct Shared {
+    pub(crate) broker: BrokerId,
+    pub(crate) logs: Arc<LogManager>,
+    /// Appends, truncations and role changes: strands.
+    pub(crate) writes: DiskPool,
+    /// Reads, which may be cold and slow and never hold up a write.
+    pub(crate) reads: DiskPool,
+    pub(crate) isr_channel: Arc<dyn IsrChannel>,
+    /// For tasks that are started from disk threads.
+    pub(crate) runtime: tokio::runtime::Handle,
+    /// The latest image that was handed to the manager.
+    pub(crate) image: ArcSwap<ClusterImage>,
+    my_epoch: AtomicI64,
+    followers: OnceLock<Weak<dyn Followers>>,
+    started: Instant,
+}
+
+impl Shared {
+    pub(crate) fn new(
+        broker: BrokerId,
+        logs: Arc<LogManager>,
+        (writes, reads): (DiskPool, DiskPool),
+        isr_channel: Arc<dyn IsrChannel>,
+        runtime: tokio::runtime::Handle,
+    ) -> Self {
+        Self {
+            broker,
+            logs,
+            writes,
+            reads,
+            isr_channel,
+            runtime,
+            image: ArcSwap::default(),
+            my_epoch: AtomicI64::new(-1),
+            followers: OnceLock::new(),
+            started: Instant::now(),
+        }
+    }
+
+    pub(crate) fn now(&self) -> Now {
+        Now(u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX))
+    }
+
+    /// Milliseconds since 1970, for timestamps and segment ages only; 0 before 1970.
+    pub(crate) fn wall_clock_ms() -> i64 {
+        SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+    }
+
+    pub(crate) fn my_epoch(&self) -> BrokerEpoch {
+        BrokerEpoch(self.my_epoch.load(Ordering::Acquire))
+    }
+
+    /// Returns the epoch before.
+    pub(crate) fn set_my_epoch(&self, epoch: BrokerEpoch) -> BrokerEpoch {
+        BrokerEpoch(self.my_epoch.swap(epoch.0, Ordering::AcqRel))
+    }
+
+    pub(crate) fn followers(&self) -> Option<Arc<dyn Followers>> {
+        self.followers.get()?.upgrade()
+    }
+
+    /// Returns whether it was the first.
+    pub(crate) fn set_followers(&self, followers: &Arc<dyn Followers>) -> bool {
+        self.followers.set(Arc::downgrade(followers)).is_ok()
+    }
+}

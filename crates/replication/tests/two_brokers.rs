@@ -1,0 +1,190 @@
+//! A leader and a follower, without a network between them: replication, divergence, rebuilding.
+
+mod support;
+
+use protocol::{LeaderEpoch, Offset};
+use replication::{Acks, FetchRead, ReadRefused, RoleError};
+use support::{
+    Broker, Cluster, ONE, TWO, append, eventually, fetch_once, produce, read_from, replicate, soon,
+};
+
+async fn pair(isr: &[protocol::BrokerId]) -> (Broker, Broker, protocol::TopicPartition) {
+    let cluster = Cluster::with_brokers(&[ONE, TWO]);
+    let tp = cluster.create_topic("events", &[ONE, TWO]);
+    cluster.change(tp, |record| record.isr = isr.to_vec());
+    let brokers = (Broker::start(&cluster, ONE), Broker::start(&cluster, TWO));
+    brokers.0.catch_up().await;
+    brokers.1.catch_up().await;
+    (brokers.0, brokers.1, tp)
+}
+
+#[tokio::test]
+async fn acks_all_waits_for_the_follower() {
+    let (one, two, tp) = pair(&[ONE, TWO]).await;
+    let partition = one.partition(tp);
+    let waiting = partition.append(produce(&["a", "b"], Acks::All));
+    append(&partition, &["c"], Acks::Leader).await.unwrap();
+    assert_eq!(partition.offsets().high_watermark, Offset(0));
+    replicate(&one, &two, tp).await;
+    assert_eq!(waiting.committed(soon()).await.unwrap().base_offset, Offset(0));
+
+    let follower = two.partition(tp);
+    let from_follower = FetchRead {
+        from_follower_ok: true,
+        ..read_from(0)
+    };
+    let theirs = follower.read(from_follower).await.unwrap();
+    assert_eq!(
+        theirs.records,
+        partition.read(read_from(0)).await.unwrap().records
+    );
+    assert_eq!(
+        follower.read(read_from(0)).await.unwrap_err(),
+        ReadRefused::Role(RoleError::NotLeader)
+    );
+    let beyond = FetchRead {
+        from: Offset(4),
+        ..from_follower
+    };
+    assert_eq!(
+        follower.read(beyond).await.unwrap_err(),
+        ReadRefused::NotAvailable
+    );
+    one.stop().await;
+    two.stop().await;
+}
+
+#[tokio::test]
+async fn a_follower_that_has_caught_up_joins() {
+    let (one, two, tp) = pair(&[ONE]).await;
+    append(&one.partition(tp), &["a"], Acks::All).await.unwrap();
+    replicate(&one, &two, tp).await;
+    fetch_once(&one, &two, tp).await;
+    let partition = one.partition(tp);
+    eventually("both in sync", || partition.status().isr == [ONE, TWO]).await;
+    assert_eq!(one.cluster.proposals.lock().len(), 1);
+    one.stop().await;
+    two.stop().await;
+}
+
+#[tokio::test]
+async fn what_was_not_committed_is_cut_after_a_failover() {
+    let (one, two, tp) = pair(&[ONE, TWO]).await;
+    append(&one.partition(tp), &["kept"], Acks::Leader).await.unwrap();
+    replicate(&one, &two, tp).await;
+    // The old leader's tail is on no other broker.
+    append(&one.partition(tp), &["lost", "lost"], Acks::Leader)
+        .await
+        .unwrap();
+    one.cluster.elect(tp, TWO, &[TWO]);
+    two.catch_up().await;
+    append(&two.partition(tp), &["new"], Acks::Leader).await.unwrap();
+    one.catch_up().await;
+    replicate(&two, &one, tp).await;
+    let ours = one.partition(tp).log().clone();
+    let theirs = two.partition(tp).log().clone();
+    assert_eq!(ours.log_end_offset(), Offset(2));
+    assert_eq!(
+        ours.end_offset_for_epoch(LeaderEpoch(0)),
+        theirs.end_offset_for_epoch(LeaderEpoch(0))
+    );
+
+    // And back again, twice, with leaders that append nothing.
+    one.cluster.elect(tp, ONE, &[ONE, TWO]);
+    one.catch_up().await;
+    one.cluster.elect(tp, TWO, &[ONE, TWO]);
+    two.catch_up().await;
+    one.catch_up().await;
+    append(&two.partition(tp), &["newer"], Acks::Leader)
+        .await
+        .unwrap();
+    replicate(&two, &one, tp).await;
+    assert_eq!(one.partition(tp).offsets().log_end, Offset(3));
+    one.stop().await;
+    two.stop().await;
+}
+
+#[tokio::test]
+async fn an_epoch_without_records_does_not_refuse_older_batches() {
+    let (one, two, tp) = pair(&[ONE, TWO]).await;
+    append(&one.partition(tp), &["a"], Acks::Leader).await.unwrap();
+    replicate(&one, &two, tp).await;
+    // Broker 1 appends what broker 2 never sees in epoch 0; broker 2 leads epoch 1 and appends
+    // nothing; broker 1 leads again and still has its batch of epoch 0.
+    append(&one.partition(tp), &["b"], Acks::Leader).await.unwrap();
+    one.cluster.elect(tp, TWO, &[ONE, TWO]);
+    two.catch_up().await;
+    one.cluster.elect(tp, ONE, &[ONE, TWO]);
+    one.catch_up().await;
+    two.catch_up().await;
+    replicate(&one, &two, tp).await;
+    assert_eq!(two.partition(tp).offsets().log_end, Offset(2));
+    one.stop().await;
+    two.stop().await;
+}
+
+#[tokio::test]
+async fn a_follower_behind_the_leaders_log_start_begins_anew() {
+    let (one, two, tp) = pair(&[ONE]).await;
+    for _ in 0..5 {
+        append(&one.partition(tp), &["x"], Acks::All).await.unwrap();
+    }
+    one.partition(tp).delete_records(Some(Offset(3))).await.unwrap();
+    replicate(&one, &two, tp).await;
+    let offsets = two.partition(tp).offsets();
+    assert_eq!((offsets.log_start, offsets.log_end), (Offset(3), Offset(5)));
+
+    // Later deletions reach it with the next data.
+    one.partition(tp).delete_records(Some(Offset(4))).await.unwrap();
+    fetch_once(&one, &two, tp).await;
+    assert_eq!(two.partition(tp).offsets().log_start, Offset(4));
+    one.stop().await;
+    two.stop().await;
+}
+
+#[tokio::test]
+async fn data_of_an_older_leader_or_out_of_place_is_refused() {
+    let (one, two, tp) = pair(&[ONE, TWO]).await;
+    append(&one.partition(tp), &["a"], Acks::Leader).await.unwrap();
+    let read = one
+        .partition(tp)
+        .read_for_follower(Offset(0), 1024, LeaderEpoch(0))
+        .await
+        .unwrap();
+    let follower = two.partition(tp);
+    let send = |epoch, previous| {
+        follower.append_replicated(epoch, previous, read.batches.clone(), Offset(0), Offset(0))
+    };
+    assert!(send(LeaderEpoch(0), Offset(7)).await.is_err(), "not next");
+    send(LeaderEpoch(0), Offset(0)).await.unwrap();
+    assert!(send(LeaderEpoch(0), Offset(0)).await.is_err(), "already here");
+    one.cluster.elect(tp, ONE, &[ONE, TWO]);
+    two.catch_up().await;
+    assert!(send(LeaderEpoch(0), Offset(1)).await.is_err(), "older epoch");
+    assert!(matches!(
+        follower
+            .truncate_for(LeaderEpoch(0), (Some(LeaderEpoch(0)), Offset(0)))
+            .await,
+        Err(replication::ReplicaError::Role(RoleError::Fenced { .. }))
+    ));
+    assert_eq!(follower.offsets().log_end, Offset(1));
+    one.stop().await;
+    two.stop().await;
+}
+
+#[tokio::test]
+async fn a_restarted_follower_goes_on_where_it_was() {
+    let (one, two, tp) = pair(&[ONE, TWO]).await;
+    append(&one.partition(tp), &["a"], Acks::Leader).await.unwrap();
+    replicate(&one, &two, tp).await;
+    let two = two.restart().await;
+    one.cluster.change(tp, |record| record.isr = vec![ONE]);
+    one.catch_up().await;
+    two.catch_up().await;
+    append(&one.partition(tp), &["b"], Acks::Leader).await.unwrap();
+    replicate(&one, &two, tp).await;
+    let partition = one.partition(tp);
+    eventually("both in sync", || partition.status().isr == [ONE, TWO]).await;
+    one.stop().await;
+    two.stop().await;
+}
