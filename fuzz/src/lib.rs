@@ -3,3 +3,4 @@
 
 pub mod record_batch;
 pub mod request_frame;
+pub mod segment_file;

@@ -3,7 +3,16 @@
 #[path = "../../../fuzz/src/lib.rs"]
 pub mod targets;
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+fn corpus(target: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../../fuzz/corpus")
+        .join(target)
+}
 
 /// Runs a target over every file of its corpus.
 fn replay(target: &str, run: fn(&[u8])) {
@@ -29,4 +38,25 @@ fn request_frames() {
 #[test]
 fn record_batches() {
     replay("record_batch", targets::record_batch::run);
+}
+
+#[test]
+fn segment_files() {
+    replay("segment_file", targets::segment_file::run);
+}
+
+/// `OTTLA_WRITE_SEEDS=1` writes them.
+#[test]
+fn seeds_of_segment_files_are_current() {
+    for (name, seed) in targets::segment_file::seeds() {
+        let path = corpus("segment_file").join(name);
+        if std::env::var_os("OTTLA_WRITE_SEEDS").is_some() {
+            fs::write(&path, &seed).expect("the corpus can be written");
+        }
+        assert!(
+            fs::read(&path).is_ok_and(|there| there == seed),
+            "{}",
+            path.display()
+        );
+    }
 }

@@ -4,7 +4,8 @@
 //! * [`validate`] judges a partition's records as Kafka's `LogValidator` and `UnifiedLog` do, opens
 //!   compressed batches within [bounds](OpenBounds), and compresses anew where the topic's
 //!   `compression.type` asks for it.
-//! * [`first_at_or_after`] finds the first record of a batch at or after a timestamp.
+//! * [`first_at_or_after`] finds the first record of a batch at or after a timestamp, and
+//!   [`decompress`] opens batches for a log that does the same.
 //!
 //! Records are walked, never decoded: keys, values and headers are skipped over, and recompression
 //! moves their bytes as they are, so that headers with repeated keys and whatever else clients
@@ -24,7 +25,7 @@ mod validate;
 mod walk;
 
 pub use error::{RecordError, RecordFault, RecordFaultKind};
-pub use open::OpenBounds;
+pub use open::{OpenBounds, decompress};
 pub use rules::{RecordRules, TopicCompression, Validated};
 pub use timestamp_search::{SearchError, first_at_or_after};
 pub use validate::validate;

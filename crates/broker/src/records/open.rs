@@ -95,6 +95,24 @@ pub(super) fn open<'a>(
     Ok(BufReader::with_capacity(CHUNK, bounded))
 }
 
+/// Bytes that [`decompress`] may return.
+const IN_MEMORY_MAX: u64 = 64 << 20;
+
+/// The records of a compressed batch from the log, in memory: what `storage` asks for when it looks
+/// an offset up by time. `None` where they are damaged or open to more than 64 MiB.
+pub fn decompress(compression: Compression, records: &[u8]) -> Option<Vec<u8>> {
+    let bounds = OpenBounds {
+        floor: IN_MEMORY_MAX,
+        ratio: 0,
+        ceiling: IN_MEMORY_MAX,
+    };
+    let mut out = Vec::new();
+    open(compression, records, bounds)
+        .and_then(|mut opened| opened.read_to_end(&mut out))
+        .ok()?;
+    Some(out)
+}
+
 fn bound<'a>(inner: impl Read + 'a, limit: u64) -> Box<dyn Read + 'a> {
     Box::new(Bounded {
         inner,

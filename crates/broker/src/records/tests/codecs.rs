@@ -135,6 +135,18 @@ fn what_opens_to_too_much_is_too_large() {
 }
 
 #[test]
+fn the_log_gets_whole_records_or_none() {
+    for codec in CODECS {
+        let batch = compressed(&plain(&three()), codec);
+        let records = &batch[batch::HEADER_LEN..];
+        assert_eq!(decompress(codec, records), Some(framed(&three())));
+    }
+    assert_eq!(decompress(Compression::Gzip, b"not gzip"), None);
+    let bomb = compressed(&around(&zeros(65 << 20), 0, 1), Compression::Zstd);
+    assert_eq!(decompress(Compression::Zstd, &bomb[batch::HEADER_LEN..]), None);
+}
+
+#[test]
 fn bounds_grow_with_what_is_compressed() {
     let bounds = OpenBounds::default();
     assert_eq!(bounds.limit(0), 16 << 20);
