@@ -10,7 +10,7 @@ use protocol::{
     },
 };
 
-use crate::{BrokerRegistration, ConfigResource, Endpoint, PartitionRegistration, Topic};
+use crate::{BrokerRegistration, ConfigResource, Endpoint, PartitionRegistration};
 
 /// The version of [`MetadataEntry`] that this binary writes, and the newest it reads.
 pub const METADATA_FORMAT_VERSION: u32 = 1;
@@ -87,10 +87,10 @@ pub fn config_record(resource: &ConfigResource, key: &str, value: Option<&str>) 
 }
 
 /// The record that creates a topic; its partitions follow, each in a record of its own.
-pub fn topic_record(topic: &Topic) -> MetadataRecord {
+pub fn topic_record(id: TopicId, name: &TopicName) -> MetadataRecord {
     record(Record::Topic(TopicRecord {
-        topic_id: topic.id.to_vec().into(),
-        name: topic.name.to_string(),
+        topic_id: id.to_vec().into(),
+        name: name.to_string(),
     }))
 }
 

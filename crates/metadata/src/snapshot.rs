@@ -101,7 +101,7 @@ fn image_records(image: ClusterImage) -> impl Iterator<Item = MetadataRecord> {
         .into_iter()
         .flat_map(|(_, broker)| records::broker_records(&broker));
     let topics = image.topics.into_iter().flat_map(|(id, topic)| {
-        let created = std::iter::once(records::topic_record(&topic));
+        let created = std::iter::once(records::topic_record(id, &topic.name));
         let partitions = topic
             .partitions
             .clone()

@@ -1,6 +1,12 @@
 //! Registration, fencing, controlled shutdown and failed replicas.
 
-use metadata::{BrokerRegistration, PartitionRegistration, configs::flush_messages, records};
+use std::collections::BTreeMap;
+
+use metadata::{
+    BrokerRegistration, ClusterImage, PartitionRegistration,
+    configs::{NodeDefaults, flush_messages},
+    records,
+};
 use protocol::{
     BrokerEpoch, BrokerId, DirectoryId, IncarnationId, PartitionIndex, TopicId, TopicPartition,
     grpc::v1::{
@@ -59,6 +65,7 @@ pub fn register(
         return Err(RegisterError::Duplicate { broker: id });
     }
     let damaged = topic_partitions(&request.damaged).map_err(RegisterError::Malformed)?;
+    let flush_defaults = NodeDefaults::of_broker(id, static_flush(request));
     let mut made = vec![records::register_broker_record(&registration)];
     for tp in partitions_of(view, id) {
         let Some(change) = PartitionChange::of(view, tp) else {
@@ -69,7 +76,7 @@ pub fn register(
         let directory_gone = directory_of(partition, id)
             .is_some_and(|directory| !directory.is_zero() && !registration.log_dirs.contains(&directory));
         let cache_gone =
-            request.may_have_lost_data && flush_messages(view.image, change.topic(), view.defaults) != 1;
+            request.may_have_lost_data && flush_messages(view.image, change.topic(), &flush_defaults) != 1;
         let replaceable = damaged.contains(&tp) && has_other_member(view, partition, id);
         let change = if directory_gone || cache_gone || replaceable {
             change.without_lost(id)
@@ -115,6 +122,14 @@ fn registration(request: &Register, epoch: BrokerEpoch) -> Result<BrokerRegistra
         version: request.version.clone(),
     })
     .map_err(RegisterError::Malformed)
+}
+
+/// What the broker's own configuration says of flushing, which nobody else knows.
+fn static_flush(request: &Register) -> BTreeMap<String, String> {
+    let set = (request.static_flush_messages != 0).then(|| request.static_flush_messages.to_string());
+    set.map(|value| ("log.flush.interval.messages".to_owned(), value))
+        .into_iter()
+        .collect()
 }
 
 /// The partition's directories once the broker is back with those it has now: a replica whose
@@ -216,7 +231,7 @@ pub fn begin_controlled_shutdown(
 
 /// Whether a broker in controlled shutdown may end: it leads nothing in this image, which must be
 /// the committed one.
-pub fn may_shut_down(image: &metadata::ClusterImage, broker: BrokerId) -> bool {
+pub fn may_shut_down(image: &ClusterImage, broker: BrokerId) -> bool {
     let leaving = image
         .brokers
         .get(&broker)

@@ -1,6 +1,10 @@
 //! Why a decision is refused: one enum per operation, and the one map from them to Kafka's codes.
 
-use protocol::{BrokerEpoch, BrokerId, ErrorCode, LeaderEpoch, PartitionEpoch, grpc::v1::KafkaError};
+use metadata::{ApplyError, configs::ConfigError};
+use protocol::{
+    BrokerEpoch, BrokerId, ErrorCode, InvalidTopicName, LeaderEpoch, PartitionEpoch, TopicName,
+    grpc::v1::KafkaError,
+};
 
 /// A broker is not, or no longer, who it says.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -95,6 +99,98 @@ pub enum AlterPartitionError {
     },
 }
 
+/// A topic is not created, changed or deleted.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TopicError {
+    /// The name breaks Kafka's rules.
+    #[error(transparent)]
+    InvalidName(#[from] InvalidTopicName),
+    /// The name differs from an existing one only in `.` against `_`.
+    #[error("topic {name:?} collides with the existing topic {existing:?}")]
+    Collides {
+        /// The name.
+        name: TopicName,
+        /// The topic that is there.
+        existing: TopicName,
+    },
+    /// The name is taken.
+    #[error("topic {0:?} already exists")]
+    Exists(TopicName),
+    /// Only the system itself has topics of this name.
+    #[error("topic {0:?} belongs to the system and is not created on request")]
+    Reserved(TopicName),
+    /// No topic has this name.
+    #[error("there is no topic {0:?}")]
+    UnknownName(String),
+    /// No topic has this id.
+    #[error("no topic has the id {0}")]
+    UnknownId(String),
+    /// `delete.topic.enable=false`.
+    #[error("topics cannot be deleted: delete.topic.enable is false")]
+    DeletionDisabled,
+    /// The request names a topic twice.
+    #[error("the request names the topic twice")]
+    NamedTwice,
+    /// The request contradicts itself.
+    #[error("{0}")]
+    Contradiction(&'static str),
+    /// The number of partitions is not possible.
+    #[error("{0}")]
+    Partitions(String),
+    /// The replication factor is not possible.
+    #[error("{0}")]
+    ReplicationFactor(String),
+    /// The request's own assignment is not possible.
+    #[error("{0}")]
+    Assignment(String),
+    /// The request makes more partitions than one request may.
+    #[error("the request makes more than {0} partitions: make fewer at a time")]
+    TooMany(usize),
+    /// A key or value of its configuration.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// A key without a value.
+    #[error("configuration {0} has no value")]
+    NullValue(String),
+    /// The decision's records do not fit the image it was made on: a defect of this program.
+    #[error("the controller decided what does not fit: {0}")]
+    Unfit(#[from] ApplyError),
+}
+
+/// A configuration is not changed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AlterConfigsError {
+    /// The resource is neither a topic nor a broker, or has an impossible name.
+    #[error("{0}")]
+    Resource(String),
+    /// No topic has this name.
+    #[error("there is no topic {0:?}")]
+    UnknownTopic(TopicName),
+    /// The request names a resource or a key twice.
+    #[error("the request names {0} twice")]
+    NamedTwice(String),
+    /// A key without a value.
+    #[error("configuration {0} has no value")]
+    NullValue(String),
+    /// An operation of an unknown kind.
+    #[error("operation {op} on configuration {key} is not known")]
+    UnknownOperation {
+        /// The key.
+        key: String,
+        /// The operation's number.
+        op: i32,
+    },
+    /// A list operation on what is no list.
+    #[error("configuration {0} is not a list: it can be set or deleted")]
+    NotAList(String),
+    /// A key or value.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The decision's records do not fit the image it was made on: a defect of this program.
+    #[error("the controller decided what does not fit: {0}")]
+    Unfit(#[from] ApplyError),
+}
+
 /// An error that has a number on Kafka's wire.
 pub(crate) trait KafkaCode: std::fmt::Display {
     /// The number.
@@ -140,6 +236,40 @@ impl KafkaCode for AlterPartitionError {
             Self::OldPartitionEpoch { .. } => ErrorCode::InvalidUpdateVersion,
             Self::Invalid(_) => ErrorCode::InvalidRequest,
             Self::Ineligible { .. } => ErrorCode::IneligibleReplica,
+        }
+    }
+}
+
+impl KafkaCode for TopicError {
+    fn code(&self) -> ErrorCode {
+        match self {
+            Self::InvalidName(_) | Self::Collides { .. } | Self::Reserved(_) => {
+                ErrorCode::InvalidTopicException
+            }
+            Self::Exists(_) => ErrorCode::TopicAlreadyExists,
+            Self::UnknownName(_) => ErrorCode::UnknownTopicOrPartition,
+            Self::UnknownId(_) => ErrorCode::UnknownTopicId,
+            Self::DeletionDisabled => ErrorCode::TopicDeletionDisabled,
+            Self::NamedTwice | Self::Contradiction(_) => ErrorCode::InvalidRequest,
+            Self::Partitions(_) => ErrorCode::InvalidPartitions,
+            Self::ReplicationFactor(_) => ErrorCode::InvalidReplicationFactor,
+            Self::Assignment(_) => ErrorCode::InvalidReplicaAssignment,
+            Self::TooMany(_) => ErrorCode::PolicyViolation,
+            Self::Config(_) | Self::NullValue(_) => ErrorCode::InvalidConfig,
+            Self::Unfit(_) => ErrorCode::UnknownServerError,
+        }
+    }
+}
+
+impl KafkaCode for AlterConfigsError {
+    fn code(&self) -> ErrorCode {
+        match self {
+            Self::Resource(_) | Self::NamedTwice(_) | Self::NullValue(_) | Self::UnknownOperation { .. } => {
+                ErrorCode::InvalidRequest
+            }
+            Self::UnknownTopic(_) => ErrorCode::UnknownTopicOrPartition,
+            Self::NotAList(_) | Self::Config(_) => ErrorCode::InvalidConfig,
+            Self::Unfit(_) => ErrorCode::UnknownServerError,
         }
     }
 }

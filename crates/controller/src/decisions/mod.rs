@@ -16,20 +16,31 @@
 
 mod alter_partition;
 mod brokers;
+mod configs;
 mod elections;
 mod errors;
 mod partition_change;
+mod placement;
+mod producer_ids;
 mod sessions;
+mod topics;
 
 pub use alter_partition::alter_partitions;
 pub use brokers::{
     Registered, begin_controlled_shutdown, fail_directories, fail_replicas, fence, may_shut_down, register,
     unfence, unregister,
 };
+pub use configs::{alter_configs, publish_agreed_defaults};
 pub use elections::{elect_leaders, rebalance_leaders};
-pub use errors::{AlterPartitionError, BrokerError, ElectionError, RegisterError, kafka_error, success};
+pub use errors::{
+    AlterConfigsError, AlterPartitionError, BrokerError, ElectionError, RegisterError, TopicError,
+    kafka_error, success,
+};
+pub use placement::{NotEnoughBrokers, Placer};
+pub use producer_ids::{PRODUCER_ID_BLOCK, ProducerIdBlock, allocate_producer_ids};
 
 pub use sessions::{Now, ProbeResult, SessionAction, SessionId, SessionOver, SessionTracker};
+pub use topics::{MAX_PARTITIONS_PER_REQUEST, create_partitions, create_topics, delete_topics};
 
 use std::sync::Arc;
 

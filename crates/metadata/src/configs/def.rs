@@ -225,7 +225,7 @@ impl ConfigDef {
 }
 
 /// The items of a comma-separated list, without blanks.
-pub(crate) fn list_items(text: &str) -> Vec<&str> {
+pub fn list_items(text: &str) -> Vec<&str> {
     text.split(',')
         .map(str::trim)
         .filter(|item| !item.is_empty())

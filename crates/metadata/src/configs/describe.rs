@@ -93,6 +93,17 @@ pub fn describe(
     }
 }
 
+/// The value of one key of a resource, after defaults. `None` where there is none, or no such key.
+pub fn effective_value(
+    image: &ClusterImage,
+    resource: &ConfigResource,
+    key: &str,
+    node: &NodeDefaults,
+) -> Option<String> {
+    let mut described = describe(image, resource, node).into_iter();
+    described.find(|config| config.name == key)?.value
+}
+
 fn described(def: &'static ConfigDef, found: Vec<Found>) -> DescribedConfig {
     let source = found.first().map_or(ConfigSource::Default, |found| found.source);
     DescribedConfig {

@@ -21,8 +21,9 @@ mod topic_table;
 mod validate;
 
 pub use absent::{KNOWN_BUT_ABSENT, is_known_but_absent};
+pub use def::list_items;
 pub use def::{ConfigDef, ConfigError, ConfigKind, Synonym, UpdateMode, Valid};
-pub use describe::{ConfigSynonym, DescribedConfig, describe};
+pub use describe::{ConfigSynonym, DescribedConfig, describe, effective_value};
 pub use markdown::to_markdown;
 pub use node_table::{NODE_CONFIGS, node_default};
 pub use resolve::{ConfigSource, NodeDefaults};
