@@ -83,6 +83,7 @@ impl Broker {
             rack: None,
             log_dirs: Vec::new(),
             may_have_lost_data: true,
+            static_flush_messages: None,
             damaged: Vec::new(),
         };
         let timings = SessionTimings {

@@ -314,6 +314,7 @@ impl Client {
             highest_controller_epoch: self.memory.highest_epoch.get(),
             may_have_lost_data: introduction.may_have_lost_data,
             damaged: introduction.damaged.iter().map(to_wire).collect(),
+            static_flush_messages: introduction.static_flush_messages.unwrap_or(0),
         }
     }
 

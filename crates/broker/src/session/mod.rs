@@ -67,6 +67,9 @@ pub struct Introduction {
     pub log_dirs: Vec<DirectoryId>,
     /// What the last run acknowledged may be gone.
     pub may_have_lost_data: bool,
+    /// `log.flush.interval.messages` where this node's own file sets it: the controller must know which
+    /// partitions were acknowledged from the page cache.
+    pub static_flush_messages: Option<i64>,
     /// Partitions in which recovery cut or lost something.
     pub damaged: Vec<TopicPartition>,
 }
