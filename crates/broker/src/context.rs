@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use protocol::BrokerEpoch;
+use replication::ReplicaManager;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -18,6 +19,8 @@ pub struct BrokerContext {
     pub config: Arc<BrokerConfig>,
     /// The broker's image of the cluster.
     pub images: ImageStore,
+    /// The replicas on this broker.
+    pub replicas: Arc<ReplicaManager>,
     /// The active controller, wherever it is.
     pub controller: ControllerClient,
     /// Ids for idempotent producers.
