@@ -3,11 +3,10 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 
-use metadata::ClusterImage;
 use parking_lot::Mutex;
 use protocol::{BrokerId, LeaderEpoch, TopicPartition};
 use tokio::runtime::Handle;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::follower_stream::{LaneCommand, LaneContext, LaneTask, Move, Serial};
@@ -32,7 +31,6 @@ impl std::fmt::Debug for FetcherManager {
 struct Shared {
     local: Arc<dyn LocalBroker>,
     partitions: Arc<dyn FollowerPartitions>,
-    images: watch::Receiver<Arc<ClusterImage>>,
     runtime: Handle,
     stop: CancellationToken,
     places: Mutex<Places>,
@@ -56,8 +54,37 @@ struct Lanes {
 struct Place {
     leader: BrokerId,
     leader_epoch: LeaderEpoch,
+    /// As the metadata says.
+    in_sync: bool,
     lane: Lane,
     serial: Serial,
+}
+
+impl Place {
+    fn new(following: Following, old: Option<Self>) -> Self {
+        let Following {
+            leader, leader_epoch, ..
+        } = following;
+        // A replica at the high watermark is on the in-sync lane before the metadata says so.
+        let ahead = old.is_some_and(|old| old.lane == Lane::InSync && !old.in_sync && old.leader == leader);
+        let lane = if following.in_sync || ahead {
+            Lane::InSync
+        } else {
+            Lane::CatchingUp
+        };
+        Self {
+            leader,
+            leader_epoch,
+            in_sync: following.in_sync,
+            lane,
+            serial: Serial(0),
+        }
+    }
+
+    /// Whether the conversation that goes on is the one that is wanted.
+    fn same_as(&self, other: &Self) -> bool {
+        (self.leader, self.leader_epoch, self.lane) == (other.leader, other.leader_epoch, other.lane)
+    }
 }
 
 impl FetcherManager {
@@ -65,16 +92,11 @@ impl FetcherManager {
     ///
     /// # Panics
     /// Outside a tokio runtime.
-    pub fn new(
-        local: Arc<dyn LocalBroker>,
-        partitions: Arc<dyn FollowerPartitions>,
-        images: watch::Receiver<Arc<ClusterImage>>,
-    ) -> Self {
+    pub fn new(local: Arc<dyn LocalBroker>, partitions: Arc<dyn FollowerPartitions>) -> Self {
         let stop = CancellationToken::new();
         let shared = Shared {
             local,
             partitions,
-            images,
             runtime: Handle::current(),
             stop: stop.clone(),
             places: Mutex::default(),
@@ -95,20 +117,18 @@ impl Followers for FetcherManager {
     fn update(&self, partition: TopicPartition, following: Option<Following>) {
         let shared = &self.shared;
         let mut places = shared.places.lock();
-        let old = places.partitions.remove(&partition);
-        let new = following.map(|following| Place {
-            leader: following.leader,
-            leader_epoch: following.leader_epoch,
-            lane: match old {
-                // Where it was: the lane knows better than the metadata.
-                Some(old) if old.leader == following.leader => old.lane,
-                _ if following.in_sync => Lane::InSync,
-                _ => Lane::CatchingUp,
-            },
-            serial: Serial(0),
-        });
+        let old = places.partitions.get(&partition).copied();
+        let new = following.map(|following| Place::new(following, old));
+        if let (Some(old), Some(new)) = (old, new)
+            && old.same_as(&new)
+        {
+            let in_sync = new.in_sync;
+            places.partitions.insert(partition, Place { in_sync, ..old });
+            return;
+        }
+        places.partitions.remove(&partition);
         if let Some(old) = old
-            && new.is_none_or(|new| new.leader != old.leader)
+            && new.is_none_or(|new| (new.leader, new.lane) != (old.leader, old.lane))
             && let Some(lanes) = places.leaders.get(&old.leader)
         {
             lanes.send(old.lane, LaneCommand::Unassign(partition));
@@ -139,7 +159,7 @@ impl Shared {
     }
 
     fn open(shared: &Arc<Self>, leader: BrokerId) -> Lanes {
-        let link = Arc::new(Link::new(leader, shared.images.clone()));
+        let link = Arc::new(Link::new(leader));
         let lane = |lane: Lane| {
             let (commands, queue) = mpsc::unbounded_channel();
             let weak = Arc::downgrade(shared);

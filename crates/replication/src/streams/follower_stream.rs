@@ -320,8 +320,9 @@ impl LaneTask {
                     }
                 })
             }
-            Work::Truncate { partition, .. } | Work::Restart { partition, .. } => {
-                let mending = partitions.mend(work);
+            Work::Mend(mend) => {
+                let partition = mend.partition;
+                let mending = partitions.mend(mend);
                 Box::pin(async move {
                     Done::Mended {
                         partition,
@@ -334,7 +335,7 @@ impl LaneTask {
     }
 
     fn open(&self) -> BoxFuture<'static, Result<Box<Connection>, Status>> {
-        let client = self.context.link.client();
+        let client = self.context.link.client(&self.context.partitions.image());
         let epoch = self.context.local.epoch();
         let hello = self.context.local.hello(self.context.link.leader());
         Box::pin(async move {

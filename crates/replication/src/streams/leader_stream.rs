@@ -11,7 +11,7 @@ use metadata::ClusterImage;
 use protocol::grpc::v1::replication_server::{Replication, ReplicationServer};
 use protocol::grpc::v1::{FollowerMessage, LeaderMessage};
 use protocol::{BrokerEpoch, BrokerId, ErrorCode, TopicPartition};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
@@ -42,7 +42,6 @@ const FOLLOWER_SILENCE: Duration = SILENCE.saturating_mul(2);
 pub struct LeaderService {
     local: Arc<dyn LocalBroker>,
     partitions: Arc<dyn LeaderPartitions>,
-    images: watch::Receiver<Arc<ClusterImage>>,
     stop: CancellationToken,
 }
 
@@ -63,13 +62,11 @@ impl LeaderService {
     pub fn new(
         local: Arc<dyn LocalBroker>,
         partitions: Arc<dyn LeaderPartitions>,
-        images: watch::Receiver<Arc<ClusterImage>>,
         stop: CancellationToken,
     ) -> Self {
         Self {
             local,
             partitions,
-            images,
             stop,
         }
     }
@@ -89,7 +86,7 @@ impl LeaderService {
             id: BrokerId(node.node_id),
             epoch: BrokerEpoch(hello.broker_epoch),
         };
-        follower.check(&self.images.borrow())?;
+        follower.check(&self.partitions.image())?;
         Ok(follower)
     }
 }
@@ -140,7 +137,6 @@ impl Replication for LeaderService {
         };
         let task = StreamTask {
             view,
-            images: self.images.clone(),
             state: LeaderStream::new(),
             moved: Arc::default(),
             subscriptions: HashMap::new(),
@@ -189,7 +185,6 @@ type ReadOutcome = (ReadOrder, Result<ReplicaRead, ErrorCode>);
 
 struct StreamTask {
     view: View,
-    images: watch::Receiver<Arc<ClusterImage>>,
     state: LeaderStream,
     moved: Arc<Moved>,
     subscriptions: HashMap<TopicPartition, Subscription>,
@@ -231,7 +226,7 @@ impl StreamTask {
                     }
                 }
                 () = sleep_until(self.sent + HEARTBEAT), if self.outbox.is_empty() => {
-                    self.view.follower.check(&self.images.borrow())?;
+                    self.view.follower.check(&self.view.partitions.image())?;
                     self.outbox.push_heartbeat();
                 }
                 () = sleep_until(self.heard + FOLLOWER_SILENCE) => {

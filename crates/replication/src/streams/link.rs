@@ -1,13 +1,11 @@
 //! The one connection to a leader's internal port that both lanes share.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use metadata::ClusterImage;
 use parking_lot::Mutex;
 use protocol::BrokerId;
 use protocol::grpc::v1::replication_client::ReplicationClient;
-use tokio::sync::watch;
 use tonic::transport::{Channel, Endpoint};
 
 use super::{CONNECTION_WINDOW_BYTES, FRAME_BYTES, STREAM_WINDOW_BYTES};
@@ -39,15 +37,13 @@ pub(super) enum LinkError {
 #[derive(Debug)]
 pub(super) struct Link {
     leader: BrokerId,
-    images: watch::Receiver<Arc<ClusterImage>>,
     channel: Mutex<Option<(String, Channel)>>,
 }
 
 impl Link {
-    pub(super) fn new(leader: BrokerId, images: watch::Receiver<Arc<ClusterImage>>) -> Self {
+    pub(super) fn new(leader: BrokerId) -> Self {
         Self {
             leader,
-            images,
             channel: Mutex::new(None),
         }
     }
@@ -57,10 +53,8 @@ impl Link {
     }
 
     /// A client on the connection, which is made, and made again, when it is needed.
-    pub(super) fn client(&self) -> Result<ReplicationClient<Channel>, LinkError> {
-        let address = self
-            .images
-            .borrow()
+    pub(super) fn client(&self, image: &ClusterImage) -> Result<ReplicationClient<Channel>, LinkError> {
+        let address = image
             .brokers
             .get(&self.leader)
             .map(|broker| broker.internal_address.clone())

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use protocol::batch::{BatchBuilder, Batches};
 use protocol::{BrokerId, ErrorCode, LeaderEpoch, Offset};
 
-use super::stream_state::{LeaderPositions, ReadOrder};
+use super::stream_state::{LeaderPositions, Mend, MendWork, ReadOrder};
 use crate::exchange::{FetchVerdict, FollowerFetch, Following, Position, ReplicaRead};
 
 /// A record: the epoch it was appended in and a value that no other record has.
@@ -138,12 +138,7 @@ impl Model {
         true
     }
 
-    pub(crate) fn truncate(
-        &mut self,
-        leader_epoch: LeaderEpoch,
-        epoch: Option<LeaderEpoch>,
-        end: Offset,
-    ) -> bool {
+    fn truncate(&mut self, leader_epoch: LeaderEpoch, epoch: Option<LeaderEpoch>, end: Offset) -> bool {
         if leader_epoch != self.epoch {
             return false;
         }
@@ -154,7 +149,7 @@ impl Model {
         true
     }
 
-    pub(crate) fn restart(&mut self, leader_epoch: LeaderEpoch, log_start: Offset) -> bool {
+    fn restart(&mut self, leader_epoch: LeaderEpoch, log_start: Offset) -> bool {
         if leader_epoch != self.epoch {
             return false;
         }
@@ -165,6 +160,13 @@ impl Model {
         self.follower_start = start;
         self.durable = start;
         true
+    }
+
+    pub(crate) fn mend(&mut self, work: &MendWork) -> bool {
+        match work.mend {
+            Mend::Truncate { epoch, end_offset } => self.truncate(work.leader_epoch, epoch, end_offset),
+            Mend::Restart { log_start } => self.restart(work.leader_epoch, log_start),
+        }
     }
 
     pub(crate) fn learn(&mut self, high_watermark: Offset) {

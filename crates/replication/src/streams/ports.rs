@@ -5,11 +5,12 @@ use std::any::Any;
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
+use metadata::ClusterImage;
 use protocol::grpc::v1::InternalHello;
 use protocol::{BrokerEpoch, BrokerId, ErrorCode, TopicPartition};
 use tonic::Status;
 
-use super::stream_state::{AppendWork, FollowerView, LeaderPositions, ReadOrder, Work};
+use super::stream_state::{AppendWork, FollowerView, LeaderPositions, MendWork, ReadOrder};
 use crate::exchange::{FetchVerdict, FollowerFetch, ProgressListener, ReplicaRead};
 
 /// Ends a subscription when it is dropped.
@@ -30,6 +31,9 @@ pub trait LocalBroker: Send + Sync {
 
 /// The partitions that this broker leads.
 pub trait LeaderPartitions: Send + Sync {
+    /// The metadata as the partitions know it.
+    fn image(&self) -> Arc<ClusterImage>;
+
     /// A follower's fetch, as its acknowledgement.
     fn fetch(
         &self,
@@ -55,12 +59,15 @@ pub trait LeaderPartitions: Send + Sync {
 
 /// The partitions that this broker follows.
 pub trait FollowerPartitions: FollowerView + Send + Sync {
+    /// The metadata as the partitions know it.
+    fn image(&self) -> Arc<ClusterImage>;
+
     /// Begins an append before it returns, so that the order of calls is the order of appends. The
     /// future says whether it was made; dropping it changes nothing.
     fn append(&self, append: AppendWork) -> BoxFuture<'static, bool>;
 
     /// Truncates or restarts the log; the future, which must be driven, says whether it was done.
-    fn mend(&self, work: Work) -> BoxFuture<'static, bool>;
+    fn mend(&self, work: MendWork) -> BoxFuture<'static, bool>;
 
     /// Has the listener told of every move of the partition from now on.
     fn subscribe(

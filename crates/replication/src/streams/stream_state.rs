@@ -25,4 +25,4 @@ mod work;
 
 pub use follower::FollowerStream;
 pub use leader::{LeaderPositions, LeaderStream, LeaderView, Order, ReadOrder};
-pub use work::{AppendWork, FollowerView, Lane, StreamMessage, Work};
+pub use work::{AppendWork, FollowerView, Lane, Mend, MendWork, StreamMessage, Work};

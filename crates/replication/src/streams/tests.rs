@@ -21,7 +21,7 @@ use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 
 use super::model::Model;
-use super::stream_state::{AppendWork, FollowerView, LeaderPositions, ReadOrder, Work};
+use super::stream_state::{AppendWork, FollowerView, LeaderPositions, MendWork, ReadOrder};
 use super::{
     FetcherManager, FollowerPartitions, LeaderPartitions, LeaderService, LocalBroker, Subscription,
     replication_server,
@@ -67,6 +67,7 @@ struct Partitions {
     models: Mutex<BTreeMap<TopicPartition, Model>>,
     listeners: Mutex<Listeners>,
     changed: Notify,
+    image: Mutex<Arc<ClusterImage>>,
 }
 
 impl Partitions {
@@ -115,6 +116,10 @@ impl Partitions {
 }
 
 impl LeaderPartitions for Partitions {
+    fn image(&self) -> Arc<ClusterImage> {
+        Arc::clone(&self.image.lock())
+    }
+
     fn fetch(
         &self,
         from: BrokerId,
@@ -158,6 +163,10 @@ impl FollowerView for Partitions {
 }
 
 impl FollowerPartitions for Partitions {
+    fn image(&self) -> Arc<ClusterImage> {
+        LeaderPartitions::image(self)
+    }
+
     fn append(&self, append: AppendWork) -> BoxFuture<'static, bool> {
         let appended = self.with(append.partition, |model| {
             let appended = model.append(append.leader_epoch, append.previous, &append.batches);
@@ -170,21 +179,8 @@ impl FollowerPartitions for Partitions {
         async move { appended }.boxed()
     }
 
-    fn mend(&self, work: Work) -> BoxFuture<'static, bool> {
-        let mended = match work {
-            Work::Truncate {
-                partition,
-                leader_epoch,
-                epoch,
-                end_offset,
-            } => self.with(partition, |model| model.truncate(leader_epoch, epoch, end_offset)),
-            Work::Restart {
-                partition,
-                leader_epoch,
-                log_start,
-            } => self.with(partition, |model| model.restart(leader_epoch, log_start)),
-            Work::Append(_) => panic!("an append mends nothing"),
-        };
+    fn mend(&self, work: MendWork) -> BoxFuture<'static, bool> {
+        let mended = self.with(work.partition, |model| model.mend(&work));
         async move { mended }.boxed()
     }
 
@@ -201,7 +197,6 @@ impl FollowerPartitions for Partitions {
 struct Pair {
     partitions: Arc<Partitions>,
     follower: Arc<Broker>,
-    images: watch::Sender<Arc<ClusterImage>>,
     fetchers: FetcherManager,
     port: Option<Port>,
 }
@@ -234,27 +229,20 @@ impl Pair {
             id: FOLLOWER,
             epoch: watch::Sender::new(Some(BrokerEpoch(1))),
         });
-        let images = watch::Sender::new(Arc::new(ClusterImage::default()));
-        let fetchers = FetcherManager::new(
-            Arc::clone(&follower) as _,
-            Arc::clone(&partitions) as _,
-            images.subscribe(),
-        );
+        let fetchers = FetcherManager::new(Arc::clone(&follower) as _, Arc::clone(&partitions) as _);
         Self {
             partitions,
             follower,
-            images,
             fetchers,
             port: None,
         }
     }
 
     fn register(&self, id: BrokerId, epoch: i64, address: &str) {
-        self.images.send_modify(|image| {
-            let mut newer = ClusterImage::clone(image);
-            newer.brokers.insert(id, registration(id, epoch, address));
-            *image = Arc::new(newer);
-        });
+        let mut image = self.partitions.image.lock();
+        let mut newer = ClusterImage::clone(&image);
+        newer.brokers.insert(id, registration(id, epoch, address));
+        *image = Arc::new(newer);
     }
 
     /// Starts the leader's port, at the address it had if it had one.
@@ -267,12 +255,7 @@ impl Pair {
             id: LEADER,
             epoch: watch::Sender::new(Some(BrokerEpoch(1))),
         };
-        let service = LeaderService::new(
-            Arc::new(leader),
-            Arc::clone(&self.partitions) as _,
-            self.images.subscribe(),
-            stop.clone(),
-        );
+        let service = LeaderService::new(Arc::new(leader), Arc::clone(&self.partitions) as _, stop.clone());
         let server = Server::builder()
             .add_service(replication_server(service))
             .serve_with_incoming_shutdown(incoming.with_nodelay(Some(true)), stop.clone().cancelled_owned());

@@ -6,14 +6,11 @@ use std::time::Duration;
 use protocol::batch::{BatchError, BatchHeader};
 use protocol::{ErrorCode, LeaderEpoch, Offset, StreamGeneration};
 
-use super::work::Lane;
+use super::work::Mend;
 use crate::Now;
 use crate::exchange::Position;
 use crate::streams::wire::{Content, News};
 
-/// A replica that has been behind the high watermark for so long has left the ISR, and leaves the
-/// stream of those that are in it.
-const BEHIND: Duration = Duration::from_secs(1);
 /// Waiting times after a refusal: doubled from the first to the last.
 const REST_MIN: Duration = Duration::from_millis(20);
 const REST_MAX: Duration = Duration::from_secs(1);
@@ -37,13 +34,7 @@ pub(super) enum Phase {
 pub(super) enum After {
     Start,
     Rest,
-    Truncate {
-        epoch: Option<LeaderEpoch>,
-        end_offset: Offset,
-    },
-    Restart {
-        log_start: Offset,
-    },
+    Mend(Mend),
     Move,
 }
 
@@ -60,8 +51,8 @@ pub(super) struct Followed {
     pub(super) queued: bool,
     /// Positions that wait for the appends under way.
     pub(super) held: Option<(Offset, Offset)>,
-    /// Since when the high watermark has been ahead of everything received.
-    pub(super) behind_since: Option<Now>,
+    /// The high watermark is ahead of everything received: the replica cannot be in the ISR.
+    pub(super) behind: bool,
     /// Where the last divergence was found: meeting it again means that truncation does not help.
     pub(super) diverged_at: Option<Offset>,
     pub(super) rest: Duration,
@@ -83,7 +74,7 @@ impl Followed {
             },
             queued: false,
             held: None,
-            behind_since: None,
+            behind: true,
             diverged_at: None,
             rest: REST_MIN,
         }
@@ -103,15 +94,15 @@ impl Followed {
     }
 
     /// Whether news of this conversation can be taken; where not, what follows its end.
-    pub(super) fn judge(&mut self, news: &News, now: Now, lane: Lane) -> Result<(), After> {
+    pub(super) fn judge(&mut self, news: &News) -> Result<(), After> {
         if news.leader_epoch != self.leader_epoch {
             return Err(After::Rest);
         }
         match &news.content {
             Content::Over(ErrorCode::OffsetOutOfRange) if news.log_start > self.expected => {
-                return Err(After::Restart {
+                return Err(After::Mend(Mend::Restart {
                     log_start: news.log_start,
-                });
+                }));
             }
             Content::Over(_) => return Err(After::Rest),
             &Content::Diverged { epoch, end_offset } => {
@@ -119,7 +110,7 @@ impl Followed {
                 if self.diverged_at.replace(self.expected) == Some(self.expected) {
                     return Err(After::Rest);
                 }
-                return Err(After::Truncate { epoch, end_offset });
+                return Err(After::Mend(Mend::Truncate { epoch, end_offset }));
             }
             Content::Batches {
                 previous,
@@ -134,15 +125,7 @@ impl Followed {
             }
             Content::Positions => {}
         }
-        self.behind_since = if news.high_watermark > self.expected {
-            self.behind_since.or(Some(now))
-        } else {
-            None
-        };
-        let far = |since: Now| now.since(since) >= BEHIND;
-        if lane == Lane::InSync && self.behind_since.is_some_and(far) {
-            return Err(After::Move);
-        }
+        self.behind = news.high_watermark > self.expected;
         Ok(())
     }
 }

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use protocol::{BrokerId, LeaderEpoch, StreamGeneration, TopicPartition};
 
 use super::followed::{After, Followed, Phase};
-use super::work::{AppendWork, FollowerView, Lane, StreamMessage, Work};
+use super::work::{AppendWork, FollowerView, Lane, MendWork, StreamMessage, Work};
 use crate::Now;
 use crate::exchange::FollowerFetch;
 use crate::streams::wire::{Content, Fetch, News};
@@ -154,7 +154,7 @@ impl FollowerStream {
             self.returned += bytes;
             return;
         };
-        let after = match followed.judge(&news, now, self.lane) {
+        let after = match followed.judge(&news) {
             Ok(()) => {
                 self.receive(news);
                 return;
@@ -225,7 +225,7 @@ impl FollowerStream {
                     return;
                 }
                 followed.went_well();
-                if last && self.lane == Lane::CatchingUp && followed.behind_since.is_none() {
+                if last && self.lane == Lane::CatchingUp && !followed.behind {
                     self.close(partition, After::Move, now);
                     return;
                 }
@@ -363,7 +363,7 @@ impl FollowerStream {
                 followed.phase = Phase::Open;
                 followed.expected = following.position.log_end;
                 followed.held = None;
-                followed.behind_since = None;
+                followed.behind = true;
                 followed.told = following.position;
             }
             Phase::Open => {
@@ -416,24 +416,14 @@ impl FollowerStream {
                 followed.phase = Phase::Resting(until);
                 self.resting.insert((until, partition));
             }
-            After::Truncate { epoch, end_offset } => {
+            After::Mend(mend) => {
                 followed.phase = Phase::Mending;
                 self.under_way.insert(partition, 1);
-                self.work.push_back(Work::Truncate {
+                self.work.push_back(Work::Mend(MendWork {
                     partition,
                     leader_epoch,
-                    epoch,
-                    end_offset,
-                });
-            }
-            After::Restart { log_start } => {
-                followed.phase = Phase::Mending;
-                self.under_way.insert(partition, 1);
-                self.work.push_back(Work::Restart {
-                    partition,
-                    leader_epoch,
-                    log_start,
-                });
+                    mend,
+                }));
             }
             After::Move => {
                 self.unassign(partition);

@@ -235,30 +235,13 @@ impl World {
                 self.follower
                     .on_appended(append.partition, append.generation, bytes, done, self.now);
             }
-            Some(Work::Truncate {
-                partition,
-                leader_epoch,
-                epoch,
-                end_offset,
-            }) => {
+            Some(Work::Mend(work)) => {
                 let done = {
                     let mut models = self.models.borrow_mut();
-                    let model = models.get_mut(&partition).expect("known");
-                    model.truncate(leader_epoch, epoch, end_offset)
+                    let model = models.get_mut(&work.partition).expect("known");
+                    model.mend(&work)
                 };
-                self.follower.on_mended(partition, done, self.now);
-            }
-            Some(Work::Restart {
-                partition,
-                leader_epoch,
-                log_start,
-            }) => {
-                let done = {
-                    let mut models = self.models.borrow_mut();
-                    let model = models.get_mut(&partition).expect("known");
-                    model.restart(leader_epoch, log_start)
-                };
-                self.follower.on_mended(partition, done, self.now);
+                self.follower.on_mended(work.partition, done, self.now);
             }
             None => {}
         }
@@ -274,7 +257,7 @@ impl World {
             .iter()
             .map(|work| match work {
                 Work::Append(append) => append.batches.len(),
-                _ => 0,
+                Work::Mend(_) => 0,
             })
             .sum();
         // One batch beyond the credit a partition whose read was under way when it ran out.

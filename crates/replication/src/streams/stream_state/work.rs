@@ -46,24 +46,34 @@ pub trait FollowerView {
 pub enum Work {
     /// Append; the outcome goes to [`FollowerStream::on_appended`](super::FollowerStream::on_appended).
     Append(AppendWork),
-    /// Truncate to where the leader's log agrees; the outcome goes to [`FollowerStream::on_mended`](super::FollowerStream::on_mended).
+    /// Bring the log to the leader's history; the outcome goes to
+    /// [`FollowerStream::on_mended`](super::FollowerStream::on_mended).
+    Mend(MendWork),
+}
+
+/// A log that cannot simply be appended to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MendWork {
+    /// The partition.
+    pub partition: TopicPartition,
+    /// The epoch that must still be followed.
+    pub leader_epoch: LeaderEpoch,
+    /// What is to be done.
+    pub mend: Mend,
+}
+
+/// How a log is brought to the leader's history.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mend {
+    /// It is truncated to where both logs can still agree.
     Truncate {
-        /// The partition.
-        partition: TopicPartition,
-        /// The epoch that must still be followed.
-        leader_epoch: LeaderEpoch,
         /// The leader's epoch, as in [`Content::Diverged`](crate::streams::wire::Content::Diverged).
         epoch: Option<LeaderEpoch>,
-        /// Where it ends.
+        /// Where it ends there.
         end_offset: Offset,
     },
-    /// Drop everything and begin at the leader's log start; the outcome goes to
-    /// [`FollowerStream::on_mended`](super::FollowerStream::on_mended).
+    /// It begins anew, empty, at the leader's log start.
     Restart {
-        /// The partition.
-        partition: TopicPartition,
-        /// The epoch that must still be followed.
-        leader_epoch: LeaderEpoch,
         /// The leader's log start.
         log_start: Offset,
     },
