@@ -294,7 +294,8 @@ mod tests {
         for _ in 0..JOBS_PER_STRAND_MAX + 10 {
             refused += usize::from(strand.submit(|| ()).is_err());
         }
-        assert!((9..=10).contains(&refused), "{refused}");
+        // The first job may or may not have left the queue already.
+        assert!((10..=11).contains(&refused), "{refused}");
         drop(held);
         assert_eq!(strand.run(|| panic!("on purpose")).await, Err::<(), _>(DiskBusy));
         assert_eq!(strand.run(|| 7).await, Ok(7));
