@@ -9,7 +9,10 @@ use metadata::ClusterImage;
 use protocol::{BrokerEpoch, BrokerId};
 use storage::LogManager;
 
-use crate::{Followers, IsrChannel, Now, disk::DiskPool};
+use crate::{
+    Followers, IsrChannel, Now,
+    disk::{DiskBusy, DiskPool},
+};
 
 pub(crate) struct Shared {
     pub(crate) broker: BrokerId,
@@ -48,6 +51,15 @@ impl Shared {
             followers: OnceLock::new(),
             started: Instant::now(),
         }
+    }
+
+    /// Runs disk work that the metadata asks for: in small numbers, in no order, and never refused
+    /// because clients keep the disk busy. An error means that the disk threads have ended.
+    pub(crate) async fn run_for_metadata<T: Send + 'static>(
+        &self,
+        job: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, DiskBusy> {
+        self.writes.strand().run(job).await
     }
 
     pub(crate) fn now(&self) -> Now {

@@ -188,3 +188,40 @@ async fn a_restarted_follower_goes_on_where_it_was() {
     one.stop().await;
     two.stop().await;
 }
+
+#[tokio::test]
+async fn a_damaged_replica_is_never_served_and_is_built_anew() {
+    let (one, two, tp) = pair(&[ONE, TWO]).await;
+    append(&one.partition(tp), &["a", "b"], Acks::Leader)
+        .await
+        .unwrap();
+    replicate(&one, &two, tp).await;
+
+    // A bit of broker 2's copy turns over; it is read when broker 2 leads.
+    let segment = two.partition(tp).log().dir().join("00000000000000000000.log");
+    let mut bytes = std::fs::read(&segment).unwrap();
+    let last = bytes.len() - 1;
+    bytes[last] ^= 1;
+    std::fs::write(&segment, bytes).unwrap();
+    one.cluster.elect(tp, TWO, &[ONE, TWO]);
+    two.catch_up().await;
+    one.catch_up().await;
+    assert_eq!(
+        two.partition(tp).read(read_from(0)).await.unwrap_err(),
+        ReadRefused::Corrupt
+    );
+    assert_eq!(two.manager.failed_replicas(), [tp]);
+    assert!(two.partition(tp).following().is_none());
+
+    // The controller takes it out; it begins anew, empty.
+    one.cluster.elect(tp, ONE, &[ONE]);
+    one.catch_up().await;
+    two.catch_up().await;
+    assert!(two.manager.failed_replicas().is_empty());
+    assert_eq!(two.partition(tp).offsets().log_end, Offset(0));
+    replicate(&one, &two, tp).await;
+    let partition = one.partition(tp);
+    eventually("both in sync", || partition.status().isr == [ONE, TWO]).await;
+    one.stop().await;
+    two.stop().await;
+}

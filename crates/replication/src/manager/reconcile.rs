@@ -143,7 +143,7 @@ impl ReplicaManager {
         }
         let (logs, hints) = (Arc::clone(&self.shared.logs), self.hints.clone());
         self.noted.lock().remove(&tp);
-        let deleted = self.shared.reads.run(move || {
+        let deleted = self.shared.run_for_metadata(move || {
             if let Some(hints) = hints
                 && let Err(error) = hints.remove(tp)
             {
@@ -164,7 +164,7 @@ impl ReplicaManager {
         let strays = found.filter(|&tp| self.wanted(image, tp).is_none()).collect();
         self.for_each(strays, |tp| async move {
             let logs = Arc::clone(&self.shared.logs);
-            match self.shared.reads.run(move || logs.mark_stray(tp)).await {
+            match self.shared.run_for_metadata(move || logs.mark_stray(tp)).await {
                 Ok(Ok(())) => {
                     tracing::warn!(%tp, "the metadata does not know this replica: put aside as stray");
                 }
@@ -184,8 +184,12 @@ impl ReplicaManager {
         let log_config = log_config(&settings);
         let hosted = self.partitions.read().get(&tp).cloned();
         let partition = match hosted {
-            Some(Hosted::Online(partition)) => partition,
-            None | Some(Hosted::Offline) => match self.open(tp, topic, record, log_config.clone()).await {
+            Some(Hosted::Online(partition)) if partition.is_failed() && !self.is_expendable(record) => return,
+            Some(Hosted::Online(partition)) if !partition.is_failed() => partition,
+            failed_or_new => match self
+                .open(tp, topic, record, failed_or_new, log_config.clone())
+                .await
+            {
                 Ok(partition) => {
                     let online = Hosted::Online(Arc::clone(&partition));
                     self.partitions.write().insert(tp, online);
@@ -210,20 +214,39 @@ impl ReplicaManager {
         }
     }
 
+    /// Whether nobody counts on this broker's replica: another leads, and this one is not in sync.
+    fn is_expendable(&self, record: &PartitionRegistration) -> bool {
+        record.leader.is_some() && !record.isr.contains(&self.shared.broker)
+    }
+
+    /// Opens or creates the log. A damaged one is put aside, as evidence, and built anew from the
+    /// leader once nobody counts on it any more.
     async fn open(
         &self,
         tp: TopicPartition,
         topic: &Arc<Topic>,
         record: &PartitionRegistration,
+        before: Option<Hosted>,
         config: LogConfig,
     ) -> Result<Arc<Partition>, StorageError> {
         let logs = Arc::clone(&self.shared.logs);
         let hints = self.hints.clone();
         let name = topic.name.clone();
-        // A damaged replica is kept as evidence and built anew from its leader, once nobody counts on
-        // it any more.
-        let expendable = record.leader.is_some() && !record.isr.contains(&self.shared.broker);
-        let opened = self.shared.reads.run(move || {
+        let expendable = self.is_expendable(record);
+        let gone = |_| StorageError::Closed {
+            path: self.shared.logs.first_dir().to_owned(),
+        };
+        let failed = match before {
+            Some(Hosted::Online(failed)) => {
+                failed.retire().await.map_err(gone)?;
+                true
+            }
+            Some(Hosted::Offline) | None => false,
+        };
+        let opened = self.shared.run_for_metadata(move || {
+            if failed {
+                logs.mark_stray(tp)?;
+            }
             let log = match logs.create(tp, &name, config.clone()) {
                 Err(StorageError::Failed { .. }) if expendable => {
                     logs.mark_stray(tp)?;
@@ -240,9 +263,7 @@ impl ReplicaManager {
             });
             Ok::<(Arc<Log>, _), StorageError>((log, remembered))
         });
-        let (log, remembered) = opened.await.map_err(|_| StorageError::Closed {
-            path: self.shared.logs.first_dir().to_owned(),
-        })??;
+        let (log, remembered) = opened.await.map_err(gone)??;
         let name = topic.name.clone();
         Ok(Partition::new(
             tp,
