@@ -19,10 +19,10 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::moved::Moved;
 use super::ports::{LeaderPartitions, LocalBroker, Subscription};
-use super::stream_state::{LeaderPositions, LeaderStream, LeaderView, Order, ReadOrder};
+use super::stream_state::{LeaderStream, LeaderView, Order, ReadOrder};
 use super::wire::{Fetch, News, WireError, partition_from_wire};
 use super::{HEARTBEAT, SILENCE};
-use crate::exchange::{FetchVerdict, FollowerFetch, ReplicaRead};
+use crate::exchange::{FetchVerdict, FollowerFetch, Leading, ReplicaRead};
 
 /// What a follower's message may take, in bytes: it carries positions only.
 const FOLLOWER_MESSAGE_BYTES: usize = 16 << 20;
@@ -176,7 +176,7 @@ impl LeaderView for View {
             .fetch(self.follower.id, self.follower.epoch, partition, fetch)
     }
 
-    fn positions(&self, partition: TopicPartition) -> Result<LeaderPositions, ErrorCode> {
+    fn positions(&self, partition: TopicPartition) -> Result<Leading, ErrorCode> {
         self.partitions.positions(partition)
     }
 }

@@ -14,6 +14,7 @@ mod link;
 mod model;
 mod moved;
 mod ports;
+mod replicas;
 pub mod stream_state;
 #[cfg(test)]
 mod tests;

@@ -4,8 +4,8 @@ use bytes::Bytes;
 use protocol::batch::{BatchBuilder, Batches};
 use protocol::{BrokerId, ErrorCode, LeaderEpoch, Offset};
 
-use super::stream_state::{LeaderPositions, Mend, MendWork, ReadOrder};
-use crate::exchange::{FetchVerdict, FollowerFetch, Following, Position, ReplicaRead};
+use super::stream_state::{Mend, MendWork, ReadOrder};
+use crate::exchange::{FetchVerdict, FollowerFetch, Following, Leading, Position, ReplicaRead};
 
 /// A record: the epoch it was appended in and a value that no other record has.
 pub(crate) type Record = (LeaderEpoch, i64);
@@ -55,8 +55,8 @@ impl Model {
     }
 
     /// What the leader's side sees of it.
-    pub(crate) fn positions(&self) -> LeaderPositions {
-        LeaderPositions {
+    pub(crate) fn positions(&self) -> Leading {
+        Leading {
             leader_epoch: self.epoch,
             log_end: Offset(self.leader.len() as i64),
             high_watermark: Offset(self.high_watermark as i64),

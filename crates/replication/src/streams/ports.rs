@@ -10,8 +10,8 @@ use protocol::grpc::v1::InternalHello;
 use protocol::{BrokerEpoch, BrokerId, ErrorCode, TopicPartition};
 use tonic::Status;
 
-use super::stream_state::{AppendWork, FollowerView, LeaderPositions, MendWork, ReadOrder};
-use crate::exchange::{FetchVerdict, FollowerFetch, ProgressListener, ReplicaRead};
+use super::stream_state::{AppendWork, FollowerView, MendWork, ReadOrder};
+use crate::exchange::{FetchVerdict, FollowerFetch, Leading, ProgressListener, ReplicaRead};
 
 /// Ends a subscription when it is dropped.
 pub type Subscription = Box<dyn Any + Send + Sync>;
@@ -44,7 +44,7 @@ pub trait LeaderPartitions: Send + Sync {
     ) -> Result<FetchVerdict, ErrorCode>;
 
     /// Where the partition stands, read as of one leader epoch.
-    fn positions(&self, partition: TopicPartition) -> Result<LeaderPositions, ErrorCode>;
+    fn positions(&self, partition: TopicPartition) -> Result<Leading, ErrorCode>;
 
     /// Reads for a follower. Dropping the future gives the read up.
     fn read(&self, order: ReadOrder) -> BoxFuture<'static, Result<ReplicaRead, ErrorCode>>;

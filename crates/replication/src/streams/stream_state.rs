@@ -24,5 +24,5 @@ mod tests;
 mod work;
 
 pub use follower::FollowerStream;
-pub use leader::{LeaderPositions, LeaderStream, LeaderView, Order, ReadOrder};
+pub use leader::{LeaderStream, LeaderView, Order, ReadOrder};
 pub use work::{AppendWork, FollowerView, Lane, Mend, MendWork, StreamMessage, Work};

@@ -21,12 +21,14 @@ use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 
 use super::model::Model;
-use super::stream_state::{AppendWork, FollowerView, LeaderPositions, MendWork, ReadOrder};
+use super::stream_state::{AppendWork, FollowerView, MendWork, ReadOrder};
 use super::{
     FetcherManager, FollowerPartitions, LeaderPartitions, LeaderService, LocalBroker, Subscription,
     replication_server,
 };
-use crate::exchange::{FetchVerdict, FollowerFetch, Followers, Following, ProgressListener, ReplicaRead};
+use crate::exchange::{
+    FetchVerdict, FollowerFetch, Followers, Following, Leading, ProgressListener, ReplicaRead,
+};
 
 const LEADER: BrokerId = BrokerId(1);
 const FOLLOWER: BrokerId = BrokerId(2);
@@ -134,7 +136,7 @@ impl LeaderPartitions for Partitions {
         self.with(partition, |model| model.fetch(fetch))
     }
 
-    fn positions(&self, partition: TopicPartition) -> Result<LeaderPositions, ErrorCode> {
+    fn positions(&self, partition: TopicPartition) -> Result<Leading, ErrorCode> {
         let models = self.models.lock();
         let model = models.get(&partition).ok_or(ErrorCode::UnknownTopicId)?;
         Ok(model.positions())

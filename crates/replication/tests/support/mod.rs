@@ -66,6 +66,13 @@ impl Cluster {
         self.image.lock().brokers.insert(id, Arc::new(registration));
     }
 
+    /// Where the broker's internal port is.
+    pub(crate) fn set_address(&self, id: BrokerId, address: String) {
+        let mut image = self.image.lock();
+        let registration = image.brokers.get_mut(&id).expect("the broker is registered");
+        Arc::make_mut(registration).internal_address = address;
+    }
+
     /// A topic of one partition, led by the first replica, with all of them in sync.
     pub(crate) fn create_topic(&self, name: &str, replicas: &[BrokerId]) -> TopicPartition {
         let name = TopicName::new(name).expect("a valid name");
@@ -177,7 +184,7 @@ impl Broker {
         Self::start_in(cluster, id, BrokerEpoch(i64::from(id.0)), dir)
     }
 
-    fn start_in(cluster: &Cluster, id: BrokerId, epoch: BrokerEpoch, dir: Arc<TempDir>) -> Self {
+    pub(crate) fn start_in(cluster: &Cluster, id: BrokerId, epoch: BrokerEpoch, dir: Arc<TempDir>) -> Self {
         let config = ManagerConfig::new(vec![dir.path().join("data")], id);
         let (logs, _) = LogManager::open(config, "boot").expect("the log directory opens");
         let hints = storage::hints::HintStore::open(&dir.path().join("hints")).ok();

@@ -5,7 +5,7 @@ use std::collections::{HashMap, VecDeque};
 
 use protocol::{ErrorCode, LeaderEpoch, Offset, StreamGeneration, TopicPartition};
 
-use crate::exchange::{FetchVerdict, FollowerFetch, ReplicaRead};
+use crate::exchange::{FetchVerdict, FollowerFetch, Leading, ReplicaRead};
 use crate::streams::wire::{Content, Fetch, News};
 
 /// The most bytes that one read of a partition takes, unless its first batch alone is larger: the
@@ -15,19 +15,6 @@ pub(crate) const READ_BYTES: usize = 1 << 20;
 /// The most credit that a follower can gather, in bytes. Above it grants are ignored.
 const CREDIT_MAX: i64 = 64 << 20;
 
-/// Where a partition's leader stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LeaderPositions {
-    /// The epoch of its leadership.
-    pub leader_epoch: LeaderEpoch,
-    /// The offset that the next record gets.
-    pub log_end: Offset,
-    /// The high watermark.
-    pub high_watermark: Offset,
-    /// The first offset that is kept.
-    pub log_start: Offset,
-}
-
 /// The partitions that this broker leads, as a stream sees them.
 pub trait LeaderView {
     /// Takes a follower's fetch as an acknowledgement and says how it goes on. An error ends the
@@ -35,7 +22,7 @@ pub trait LeaderView {
     fn fetch(&self, partition: TopicPartition, fetch: &FollowerFetch) -> Result<FetchVerdict, ErrorCode>;
 
     /// Where the partition stands, read as of one leader epoch.
-    fn positions(&self, partition: TopicPartition) -> Result<LeaderPositions, ErrorCode>;
+    fn positions(&self, partition: TopicPartition) -> Result<Leading, ErrorCode>;
 }
 
 /// What the stream wants done next.

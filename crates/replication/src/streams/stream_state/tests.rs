@@ -11,11 +11,10 @@ use uuid::Uuid;
 
 use super::leader::READ_BYTES;
 use super::{
-    FollowerStream, FollowerView, Lane, LeaderPositions, LeaderStream, LeaderView, Order, ReadOrder,
-    StreamMessage, Work,
+    FollowerStream, FollowerView, Lane, LeaderStream, LeaderView, Order, ReadOrder, StreamMessage, Work,
 };
 use crate::Now;
-use crate::exchange::{FetchVerdict, FollowerFetch, Following};
+use crate::exchange::{FetchVerdict, FollowerFetch, Following, Leading};
 use crate::streams::model::Model;
 use crate::streams::wire::News;
 
@@ -46,7 +45,7 @@ impl LeaderView for RefCell<BTreeMap<TopicPartition, Model>> {
         model.fetch(fetch)
     }
 
-    fn positions(&self, partition: TopicPartition) -> Result<LeaderPositions, ErrorCode> {
+    fn positions(&self, partition: TopicPartition) -> Result<Leading, ErrorCode> {
         let models = self.borrow();
         let model = models.get(&partition).ok_or(ErrorCode::UnknownTopicId)?;
         Ok(model.positions())
@@ -91,6 +90,7 @@ impl World {
             now: Now(0),
             values: 0,
         };
+        world.follower.connected(Now(0));
         for index in 0..partitions {
             world
                 .models
