@@ -2,7 +2,8 @@
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Descriptors that an idle partition holds: its active `.log`, `.index` and `.timeindex`.
+/// Descriptors to have for a partition: idle it holds its active `.log` alone; rolling and reading
+/// older segments take more for a while.
 const PER_PARTITION: u64 = 3;
 /// Descriptors for everything else: connections, the metadata log, the hint store, readers of old segments.
 const RESERVE: u64 = 1_024;

@@ -40,6 +40,10 @@ use directory::{DataDirectory, OffsetsPair};
 /// The clock of everything that must not follow the wall clock's jumps.
 type Monotonic = Instant;
 
+/// Logs of one directory that close at once: closing is mostly waiting for fsync, and file systems
+/// commit what comes together as one.
+const CLOSING_THREADS: usize = 16;
+
 /// What the manager is told about its node.
 #[derive(Clone, Debug)]
 pub struct ManagerConfig {
@@ -273,7 +277,7 @@ impl LogManager {
                 offline.count(),
             )
         };
-        let failures = startup::in_parallel(self.config.recovery_threads_per_dir, &logs, |log| {
+        let failures = startup::in_parallel(CLOSING_THREADS, &logs, |log| {
             log.close(true).map_err(|error| {
                 tracing::error!(log = %log.dir().display(), %error, "log did not close cleanly");
             })

@@ -72,7 +72,9 @@ impl LogManager {
             Suffix::Delete | Suffix::New => self.config.file_delete_delay,
         };
         self.schedule_removal(to, Monotonic::now() + delay);
-        home.sync()
+        // The rename is not synced here. Were it undone by a power loss, the directory would still say of
+        // which topic it is, and be put aside again; and a later creation syncs both.
+        Ok(())
     }
 
     fn name_of(&self, partition: TopicPartition) -> Option<PartitionName> {

@@ -17,6 +17,7 @@ use crate::{
 };
 
 mod deletion;
+mod model;
 mod restart;
 mod upkeep;
 

@@ -121,6 +121,7 @@ fn only_an_empty_directory_is_formatted() {
         "{error}"
     );
     fs::remove_dir(dir.path().join("orders-0")).expect("remove");
+    fs::write(dir.path().join("meta.properties.tmp"), "vers").expect("a crash while formatting");
     open(dir.path());
 }
 
