@@ -1,4 +1,32 @@
-//! Ottla: the segmented commit log, recovery, retention, checkpoints and group commit.
+//! Ottla's disk: one [`Log`] per partition, a [`LogManager`] per broker, a [`Flusher`] for all.
+//!
+//! **Owns** every byte in the log directories: segments, indexes and producer snapshots in Kafka's
+//! format ([`mod@format`]), leader epochs, checkpoints, identity and shutdown files, high-watermark hints.
+//! What it calls durable has been through fdatasync, or, where `flush.messages` says so, is in the page
+//! cache; what it finds damaged it never repairs by guessing.
+//!
+//! **Never** decides: who leads, what is committed, whether a replica should exist. It knows no socket,
+//! no peer and no metadata. Every call that touches the disk blocks, so callers run on disk threads; the
+//! offsets of a log are atomics and may be read anywhere.
+//!
+//! # Pointers of a log, and their order
+//!
+//! | pointer | everything below it |
+//! |---|---|
+//! | log start | was deleted: by retention, by DeleteRecords, by a purge |
+//! | recovery point | was in synced segments at the last flush; recovery scans from here |
+//! | durable offset | survives what `flush.messages` promises to survive; lowered by a truncation |
+//! | log end | was appended and can be read |
+//!
+//! log start ≤ log end, and recovery point ≤ durable ≤ log end. The high watermark belongs to replication;
+//! it may lie above or below this replica's durable offset.
+//!
+//! # Where to begin
+//!
+//! [`LogManager::open`] finds the logs of a broker; [`Log::append_as_leader`], [`Log::read`],
+//! [`Log::truncate_to`] and [`Log::flush`] are what replication and Raft stand on; [`dump::dump_segment`]
+//! prints any of the files. [`ProducerState`] is the one pure state machine here: what idempotent
+//! producers may append.
 
 pub mod checkpoint;
 pub mod clean_shutdown;
