@@ -1,7 +1,8 @@
 //! A node's configuration: a properties file, overridden by the environment, overridden by `--set`.
 
 mod layers;
+mod listeners;
 mod node;
 
 pub(crate) use layers::{Layers, Properties};
-pub(crate) use node::{NodeConfig, RoleSet};
+pub(crate) use node::{ControllerSettings, NodeConfig, RoleSet};

@@ -1,0 +1,41 @@
+//! The command line, one file per command.
+
+mod dev;
+mod format;
+mod healthcheck;
+mod server;
+
+use std::process::ExitCode;
+
+use protocol::ClusterId;
+
+/// What `ottla` can do.
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum Command {
+    /// Write the identity of a cluster and a node into its log directories, once, before the first start.
+    Format(format::Format),
+    /// Print a fresh cluster id for `ottla format`.
+    RandomClusterId,
+    /// Run a node: a controller, a broker or both, as its configuration says.
+    Server(server::Server),
+    /// Run a whole cluster in one process, without any configuration.
+    Dev(dev::Dev),
+    /// Ask a node whether it is ready.
+    Healthcheck(healthcheck::Healthcheck),
+}
+
+impl Command {
+    pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
+        match self {
+            Self::Format(command) => command.run(),
+            Self::RandomClusterId => {
+                let id = ClusterId::new(protocol::DirectoryId::random().to_string())?;
+                println!("{id}");
+                Ok(ExitCode::SUCCESS)
+            }
+            Self::Server(command) => command.run(),
+            Self::Dev(command) => command.run(),
+            Self::Healthcheck(command) => command.run(),
+        }
+    }
+}
