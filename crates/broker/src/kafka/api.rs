@@ -38,8 +38,16 @@ pub const APIS: &[Api] = &[
     handlers::metadata::API,
     handlers::find_coordinator::API,
     handlers::api_versions::API,
+    handlers::create_topics::API,
+    handlers::delete_topics::API,
+    handlers::delete_records::API,
     handlers::init_producer_id::API,
     handlers::offset_for_leader_epoch::API,
+    handlers::alter_configs::API,
+    handlers::create_partitions::API,
+    handlers::elect_leaders::API,
+    handlers::incremental_alter_configs::API,
+    handlers::describe_cluster::API,
 ];
 
 /// The API of this key, where it is served.

@@ -44,3 +44,10 @@ pub(crate) fn addresses_of(
     ids.dedup();
     ids.into_iter().filter_map(|id| address(image.brokers.get(&id)?, listener)).collect()
 }
+
+/// Whom clients take for the controller: this broker where it is live, else any live one. Every broker
+/// forwards admin requests to the real one.
+pub(crate) fn stand_in_controller(image: &ClusterImage, listener: &str, me: BrokerId) -> Option<BrokerId> {
+    let nodes = live_nodes(image, listener);
+    nodes.iter().find(|node| node.id == me).or(nodes.first()).map(|node| node.id)
+}

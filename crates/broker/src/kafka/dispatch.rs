@@ -76,7 +76,7 @@ pub(crate) enum Classified {
 /// Reads a frame's header and lets the guard check its body.
 pub(crate) fn classify(frame: &Bytes) -> Result<Classified, Refused> {
     // The first eight bytes are the same in every header version.
-    let (Some(&[k0, k1, v0, v1, c0, c1, c2, c3]), true) = (frame.first_chunk::<8>(), true) else {
+    let Some(&[k0, k1, v0, v1, c0, c1, c2, c3]) = frame.first_chunk::<8>() else {
         return Err(Refused::UnknownApi(-1));
     };
     let (key, version) = (i16::from_be_bytes([k0, k1]), i16::from_be_bytes([v0, v1]));
@@ -89,7 +89,7 @@ pub(crate) fn classify(frame: &Bytes) -> Result<Classified, Refused> {
     }
     let (header, header_len) = guard::parse_header(frame)?;
     let body = frame.slice(header_len..);
-    guard::check_body(key, version, &body)?;
+    guard::check_body(api.key, version, &body)?;
     Ok(Classified::Request(Checked { key: api.key, version, correlation_id: header.correlation_id, body }))
 }
 
@@ -111,6 +111,14 @@ pub(crate) fn begin(request: Request, body: Bytes) -> Result<Pending, Refused> {
         ApiKey::ApiVersions => run(request, body, handlers::api_versions::handle),
         ApiKey::InitProducerId => run(request, body, handlers::init_producer_id::handle),
         ApiKey::OffsetForLeaderEpoch => run(request, body, handlers::offset_for_leader_epoch::handle),
+        ApiKey::AlterConfigs => run(request, body, handlers::alter_configs::handle),
+        ApiKey::CreatePartitions => run(request, body, handlers::create_partitions::handle),
+        ApiKey::CreateTopics => run(request, body, handlers::create_topics::handle),
+        ApiKey::DeleteRecords => run(request, body, handlers::delete_records::handle),
+        ApiKey::DeleteTopics => run(request, body, handlers::delete_topics::handle),
+        ApiKey::DescribeCluster => run(request, body, handlers::describe_cluster::handle),
+        ApiKey::ElectLeaders => run(request, body, handlers::elect_leaders::handle),
+        ApiKey::IncrementalAlterConfigs => run(request, body, handlers::incremental_alter_configs::handle),
         other => Err(Refused::UnknownApi(other as i16)),
     }
 }

@@ -4,8 +4,10 @@
 //! and hands each request to its handler ([`dispatch`]); there is one file per API in [`handlers`],
 //! and the table of what is served ([`api`]) is all that ApiVersions knows.
 
+mod admin;
 pub mod api;
 mod cluster_view;
+mod config_resource;
 pub mod connection;
 mod dispatch;
 mod fetch_encoder;

@@ -63,8 +63,7 @@ pub(crate) async fn handle(request: Request, message: MetadataRequest) -> Metada
     };
     let topics = topics.into_iter().map(|topic| topic.with_topic_authorized_operations(topic_operations)).collect();
     let nodes = cluster_view::live_nodes(&image, &request.listener);
-    let me = request.broker.config.node_id;
-    let controller = nodes.iter().find(|node| node.id == me).or(nodes.first()).map_or(-1, |node| node.id.get());
+    let controller = cluster_view::stand_in_controller(&image, &request.listener, request.broker.config.node_id);
     let brokers = nodes.into_iter().map(|node| {
         MetadataResponseBroker::default()
             .with_node_id(WireBrokerId(node.id.get()))
@@ -77,7 +76,7 @@ pub(crate) async fn handle(request: Request, message: MetadataRequest) -> Metada
     MetadataResponse::default()
         .with_brokers(brokers.collect())
         .with_cluster_id(image.cluster_id.as_ref().map(|id| StrBytes::from_string(id.to_string())))
-        .with_controller_id(WireBrokerId(controller))
+        .with_controller_id(WireBrokerId(controller.map_or(-1, BrokerId::get)))
         .with_cluster_authorized_operations(cluster_operations)
         .with_topics(topics)
 }
@@ -134,7 +133,15 @@ async fn create_missing(request: &Request, wanted: &[Wanted]) -> BTreeMap<String
         timeout_ms: AUTO_CREATE_WAIT.as_millis() as u32,
         auto_create: true,
     };
-    let reply = request.broker.controller.create_topics(create, Instant::now() + AUTO_CREATE_WAIT).await;
+    let wanted: Vec<String> = create.topics.iter().map(|topic| topic.name.clone()).collect();
+    let reply = match request.broker.controller.create_topics(create, Instant::now() + AUTO_CREATE_WAIT).await {
+        Ok(reply) => reply,
+        // The client asks again; by then the topic may be there.
+        Err(error) => {
+            tracing::debug!(%error, "automatic topic creation failed");
+            return wanted.into_iter().map(|name| (name, ErrorCode::LeaderNotAvailable)).collect();
+        }
+    };
     reply
         .topics
         .into_iter()
