@@ -1,5 +1,6 @@
 //! The command line, one file per command.
 
+mod admin;
 mod dev;
 mod format;
 mod healthcheck;
@@ -20,6 +21,16 @@ pub(crate) enum Command {
     Server(server::Server),
     /// Run a whole cluster in one process, without any configuration.
     Dev(dev::Dev),
+    /// Create, list, describe and delete topics.
+    Topics(admin::Topics),
+    /// Describe and alter configurations.
+    Configs(admin::Configs),
+    /// Show the nodes of the cluster.
+    Cluster(admin::Cluster),
+    /// List brokers, have one end in order, forget one that is gone.
+    Brokers(admin::Brokers),
+    /// Elect leaders.
+    Leaders(admin::Leaders),
     /// Ask a node whether it is ready.
     Healthcheck(healthcheck::Healthcheck),
 }
@@ -35,6 +46,11 @@ impl Command {
             }
             Self::Server(command) => command.run(),
             Self::Dev(command) => command.run(),
+            Self::Topics(command) => command.run(),
+            Self::Configs(command) => command.run(),
+            Self::Cluster(command) => command.run(),
+            Self::Brokers(command) => command.run(),
+            Self::Leaders(command) => command.run(),
             Self::Healthcheck(command) => command.run(),
         }
     }
