@@ -1,6 +1,7 @@
 //! The command line, one file per command.
 
 mod admin;
+mod data;
 mod dev;
 mod format;
 mod healthcheck;
@@ -31,6 +32,10 @@ pub(crate) enum Command {
     Brokers(admin::Brokers),
     /// Elect leaders.
     Leaders(admin::Leaders),
+    /// Write lines from standard input to a topic.
+    Produce(data::Produce),
+    /// Print the records of a topic as lines.
+    Consume(data::Consume),
     /// Ask a node whether it is ready.
     Healthcheck(healthcheck::Healthcheck),
 }
@@ -51,6 +56,8 @@ impl Command {
             Self::Cluster(command) => command.run(),
             Self::Brokers(command) => command.run(),
             Self::Leaders(command) => command.run(),
+            Self::Produce(command) => command.run(),
+            Self::Consume(command) => command.run(),
             Self::Healthcheck(command) => command.run(),
         }
     }

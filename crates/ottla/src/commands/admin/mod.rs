@@ -91,7 +91,7 @@ fn check(error: Option<&KafkaError>) -> anyhow::Result<()> {
 }
 
 /// Reads `key=value` arguments.
-fn pairs(settings: &[String]) -> anyhow::Result<Vec<(String, String)>> {
+pub(super) fn pairs(settings: &[String]) -> anyhow::Result<Vec<(String, String)>> {
     settings
         .iter()
         .map(|setting| match setting.split_once('=') {
