@@ -43,6 +43,7 @@ pub const APIS: &[Api] = &[
     handlers::delete_records::API,
     handlers::init_producer_id::API,
     handlers::offset_for_leader_epoch::API,
+    handlers::describe_configs::API,
     handlers::alter_configs::API,
     handlers::create_partitions::API,
     handlers::elect_leaders::API,
