@@ -9,12 +9,15 @@
 pub mod config;
 pub mod context;
 pub mod controller_client;
+pub mod grpc_admin;
 pub mod http;
 pub mod identity;
 pub mod internal_server;
 pub mod isr_channel;
+pub mod kafka;
 pub mod listener;
 pub mod metric_names;
 pub mod producer_ids;
 pub mod records;
 pub mod session;
+pub mod shutdown;

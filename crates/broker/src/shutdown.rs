@@ -73,7 +73,11 @@ impl NodeShutdown {
     }
 
     /// The administration service of broker `id` itself.
-    pub async fn admin_of(&self, image: &ClusterImage, id: BrokerId) -> Result<AdminClient<Channel>, ShutdownError> {
+    pub async fn admin_of(
+        &self,
+        image: &ClusterImage,
+        id: BrokerId,
+    ) -> Result<AdminClient<Channel>, ShutdownError> {
         let broker = image.brokers.get(&id).ok_or(ShutdownError::NotRegistered(id))?;
         let endpoint = broker.endpoints.first().ok_or(ShutdownError::NoListener(id))?;
         let channel = Endpoint::from_shared(format!("http://{}:{}", endpoint.host, endpoint.port))

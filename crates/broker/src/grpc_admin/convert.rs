@@ -13,7 +13,10 @@ pub(super) fn new_topic(topic: AdminNewTopic) -> NewTopic {
     let mut assignments: Vec<ReplicaAssignment> = topic
         .assignments
         .into_iter()
-        .map(|(partition, replicas)| ReplicaAssignment { partition, brokers: replicas.broker_ids })
+        .map(|(partition, replicas)| ReplicaAssignment {
+            partition,
+            brokers: replicas.broker_ids,
+        })
         .collect();
     assignments.sort_by_key(|assignment| assignment.partition);
     NewTopic {
@@ -21,7 +24,14 @@ pub(super) fn new_topic(topic: AdminNewTopic) -> NewTopic {
         partitions: topic.partitions.unwrap_or(-1),
         replication_factor: topic.replication_factor.unwrap_or(-1),
         assignments,
-        configs: topic.configs.into_iter().map(|(key, value)| ConfigEntry { key, value: Some(value) }).collect(),
+        configs: topic
+            .configs
+            .into_iter()
+            .map(|(key, value)| ConfigEntry {
+                key,
+                value: Some(value),
+            })
+            .collect(),
     }
 }
 
@@ -60,5 +70,7 @@ pub(super) fn config_source(source: ConfigSource) -> &'static str {
 
 /// An id as Kafka's tools print it; empty where there is none.
 fn id_text(id: &[u8]) -> String {
-    TopicId::from_slice(id).filter(|id| !id.is_zero()).map_or_else(String::new, |id| id.to_string())
+    TopicId::from_slice(id)
+        .filter(|id| !id.is_zero())
+        .map_or_else(String::new, |id| id.to_string())
 }

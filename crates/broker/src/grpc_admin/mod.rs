@@ -59,7 +59,10 @@ impl AdminService {
 /// The timeout that the controller is told, and when the call itself ends.
 fn patience(asked: Option<u32>) -> (u32, Instant) {
     let timeout_ms = asked.unwrap_or(DEFAULT_TIMEOUT_MS).min(LONGEST_TIMEOUT_MS);
-    (timeout_ms, Instant::now() + Duration::from_millis(timeout_ms.into()) + MARGIN)
+    (
+        timeout_ms,
+        Instant::now() + Duration::from_millis(timeout_ms.into()) + MARGIN,
+    )
 }
 
 /// A call that brought no reply, as a gRPC status.
@@ -67,14 +70,19 @@ fn status(error: &ControllerError) -> Status {
     let sentence = error.to_string();
     match error {
         ControllerError::Unreachable(_) => Status::unavailable(sentence),
-        ControllerError::OutcomeUnknown(_) | ControllerError::NotSeenYet => Status::deadline_exceeded(sentence),
+        ControllerError::OutcomeUnknown(_) | ControllerError::NotSeenYet => {
+            Status::deadline_exceeded(sentence)
+        }
         ControllerError::Refused { code, .. } => Status::failed_precondition(format!("{code}: {sentence}")),
         ControllerError::Malformed(_) => Status::internal(sentence),
     }
 }
 
-fn refused(code: ErrorCode, message: impl Into<String>) -> Option<KafkaError> {
-    Some(KafkaError { code: code.code().into(), message: message.into() })
+fn refused(code: ErrorCode, message: impl Into<String>) -> KafkaError {
+    KafkaError {
+        code: code.code().into(),
+        message: message.into(),
+    }
 }
 
 #[tonic::async_trait]
@@ -89,7 +97,10 @@ impl Admin for AdminService {
             .describe_quorum(DescribeQuorumRequest {}, Instant::now() + QUESTION)
             .await
             .map_err(|error| status(&error))?;
-        Ok(Response::new(describe::cluster(&self.broker.images.current(), quorum)))
+        Ok(Response::new(describe::cluster(
+            &self.broker.images.current(),
+            quorum,
+        )))
     }
 
     async fn admin_create_topics(
@@ -104,8 +115,12 @@ impl Admin for AdminService {
             timeout_ms,
             auto_create: false,
         };
-        let reply =
-            self.broker.controller.create_topics(create, deadline).await.map_err(|error| status(&error))?;
+        let reply = self
+            .broker
+            .controller
+            .create_topics(create, deadline)
+            .await
+            .map_err(|error| status(&error))?;
         let topics = reply.topics.into_iter().map(convert::created_topic).collect();
         Ok(Response::new(AdminCreateTopicsResponse { topics }))
     }
@@ -115,7 +130,10 @@ impl Admin for AdminService {
         request: Request<ListTopicsRequest>,
     ) -> Result<Response<ListTopicsResponse>, Status> {
         let image = self.broker.images.current();
-        Ok(Response::new(describe::topics(&image, request.into_inner().include_internal)))
+        Ok(Response::new(describe::topics(
+            &image,
+            request.into_inner().include_internal,
+        )))
     }
 
     async fn describe_topics(
@@ -125,9 +143,16 @@ impl Admin for AdminService {
         let image = self.broker.images.current();
         let names = request.into_inner().names;
         let topics = if names.is_empty() {
-            image.topics.values().map(|topic| describe::topic(&image, topic)).collect()
+            image
+                .topics
+                .values()
+                .map(|topic| describe::topic(&image, topic))
+                .collect()
         } else {
-            names.into_iter().map(|name| describe::named_topic(&image, name)).collect()
+            names
+                .into_iter()
+                .map(|name| describe::named_topic(&image, name))
+                .collect()
         };
         Ok(Response::new(DescribeTopicsResponse { topics }))
     }
@@ -138,7 +163,14 @@ impl Admin for AdminService {
     ) -> Result<Response<AdminDeleteTopicsResponse>, Status> {
         let request = request.into_inner();
         let (timeout_ms, deadline) = patience(request.timeout_ms);
-        let topics = request.names.into_iter().map(|name| TopicRef { name, ..TopicRef::default() }).collect();
+        let topics = request
+            .names
+            .into_iter()
+            .map(|name| TopicRef {
+                name,
+                ..TopicRef::default()
+            })
+            .collect();
         let reply = self
             .broker
             .controller
@@ -155,11 +187,22 @@ impl Admin for AdminService {
     ) -> Result<Response<AddPartitionsResponse>, Status> {
         let request = request.into_inner();
         let (timeout_ms, deadline) = patience(request.timeout_ms);
-        let topics =
-            vec![NewPartitions { name: request.topic, count: request.total_count, assignments: Vec::new() }];
-        let create = CreatePartitionsRequest { topics, validate_only: request.validate_only, timeout_ms };
-        let reply =
-            self.broker.controller.create_partitions(create, deadline).await.map_err(|error| status(&error))?;
+        let topics = vec![NewPartitions {
+            name: request.topic,
+            count: request.total_count,
+            assignments: Vec::new(),
+        }];
+        let create = CreatePartitionsRequest {
+            topics,
+            validate_only: request.validate_only,
+            timeout_ms,
+        };
+        let reply = self
+            .broker
+            .controller
+            .create_partitions(create, deadline)
+            .await
+            .map_err(|error| status(&error))?;
         let error = reply.topics.into_iter().next().and_then(|topic| topic.error);
         Ok(Response::new(AddPartitionsResponse { error }))
     }
@@ -172,18 +215,32 @@ impl Admin for AdminService {
         let image = self.broker.images.current();
         let (_, _, resource) = match config_resource(request.scope, &request.name) {
             Ok(resource) => resource,
-            Err(error) => return Ok(Response::new(DescribeConfigsResponse { error, configs: Vec::new() })),
+            Err(error) => {
+                return Ok(Response::new(DescribeConfigsResponse {
+                    error: Some(error),
+                    configs: Vec::new(),
+                }));
+            }
         };
         let me = self.broker.config.node_id;
         match &resource {
             ConfigResource::Topic(name) if image.topic(name.as_str()).is_none() => {
-                let error =
-                    refused(ErrorCode::UnknownTopicOrPartition, format!("topic {name} does not exist"));
-                return Ok(Response::new(DescribeConfigsResponse { error, configs: Vec::new() }));
+                let error = refused(
+                    ErrorCode::UnknownTopicOrPartition,
+                    format!("topic {name} does not exist"),
+                );
+                return Ok(Response::new(DescribeConfigsResponse {
+                    error: Some(error),
+                    configs: Vec::new(),
+                }));
             }
             // Only a broker knows its own static values.
             ConfigResource::Broker(id) if *id != me => {
-                let mut admin = self.shutdown.admin_of(&image, *id).await.map_err(ShutdownError::into_status)?;
+                let mut admin = self
+                    .shutdown
+                    .admin_of(&image, *id)
+                    .await
+                    .map_err(ShutdownError::into_status)?;
                 return admin.describe_configs(request).await;
             }
             _ => {}
@@ -208,15 +265,18 @@ impl Admin for AdminService {
         let request = request.into_inner();
         let (kind, name, _) = match config_resource(request.scope, &request.name) {
             Ok(resource) => resource,
-            Err(error) => return Ok(Response::new(AdminAlterConfigsResponse { error })),
+            Err(error) => return Ok(Response::new(AdminAlterConfigsResponse { error: Some(error) })),
         };
         let set = request.set.into_iter().map(|(key, value)| AlterConfig {
             key,
             op: ConfigOp::Set as i32,
             value: Some(value),
         });
-        let delete =
-            request.delete.into_iter().map(|key| AlterConfig { key, op: ConfigOp::Delete as i32, value: None });
+        let delete = request.delete.into_iter().map(|key| AlterConfig {
+            key,
+            op: ConfigOp::Delete as i32,
+            value: None,
+        });
         let resource = AlterConfigsResource {
             resource_type: kind as i32,
             resource_name: name,
@@ -228,9 +288,17 @@ impl Admin for AdminService {
             replace_all: false,
         };
         let (_, deadline) = patience(None);
-        let reply =
-            self.broker.controller.alter_configs(alter, deadline).await.map_err(|error| status(&error))?;
-        let error = reply.resources.into_iter().next().and_then(|resource| resource.error);
+        let reply = self
+            .broker
+            .controller
+            .alter_configs(alter, deadline)
+            .await
+            .map_err(|error| status(&error))?;
+        let error = reply
+            .resources
+            .into_iter()
+            .next()
+            .and_then(|resource| resource.error);
         Ok(Response::new(AdminAlterConfigsResponse { error }))
     }
 
@@ -243,26 +311,43 @@ impl Admin for AdminService {
         let partitions: Vec<i32> = if request.topic.is_empty() {
             Vec::new()
         } else if request.partitions.is_empty() {
-            let topic = image.topic(&request.topic).ok_or_else(|| {
-                Status::not_found(format!("topic {} does not exist", request.topic))
-            })?;
+            let topic = image
+                .topic(&request.topic)
+                .ok_or_else(|| Status::not_found(format!("topic {} does not exist", request.topic)))?;
             topic.partitions.keys().map(|partition| partition.get()).collect()
         } else {
             request.partitions
         };
         let partitions = partitions
             .into_iter()
-            .map(|partition| PartitionRef { name: request.topic.clone(), partition, ..PartitionRef::default() })
+            .map(|partition| PartitionRef {
+                name: request.topic.clone(),
+                partition,
+                ..PartitionRef::default()
+            })
             .collect();
         let (_, deadline) = patience(None);
-        let elect = ElectLeadersRequest { unclean: request.unclean, partitions };
-        let reply =
-            self.broker.controller.elect_leaders(elect, deadline).await.map_err(|error| status(&error))?;
+        let elect = ElectLeadersRequest {
+            unclean: request.unclean,
+            partitions,
+        };
+        let reply = self
+            .broker
+            .controller
+            .elect_leaders(elect, deadline)
+            .await
+            .map_err(|error| status(&error))?;
         let elections = reply.partitions.into_iter().map(|result| {
             let partition = result.partition.unwrap_or_default();
-            AdminElection { topic: partition.name, partition: partition.partition, error: result.error }
+            AdminElection {
+                topic: partition.name,
+                partition: partition.partition,
+                error: result.error,
+            }
         });
-        Ok(Response::new(AdminElectLeadersResponse { elections: elections.collect() }))
+        Ok(Response::new(AdminElectLeadersResponse {
+            elections: elections.collect(),
+        }))
     }
 
     async fn list_brokers(
@@ -279,7 +364,10 @@ impl Admin for AdminService {
     ) -> Result<Response<ShutdownBrokerResponse>, Status> {
         let id = BrokerId(request.into_inner().broker_id);
         let image = self.broker.images.current();
-        self.shutdown.end(&image, id).await.map_err(ShutdownError::into_status)?;
+        self.shutdown
+            .end(&image, id)
+            .await
+            .map_err(ShutdownError::into_status)?;
         Ok(Response::new(ShutdownBrokerResponse {}))
     }
 
@@ -287,11 +375,18 @@ impl Admin for AdminService {
         &self,
         request: Request<AdminUnregisterBrokerRequest>,
     ) -> Result<Response<AdminUnregisterBrokerResponse>, Status> {
-        let unregister = UnregisterBrokerRequest { broker_id: request.into_inner().broker_id };
+        let unregister = UnregisterBrokerRequest {
+            broker_id: request.into_inner().broker_id,
+        };
         let (_, deadline) = patience(None);
-        let error = match self.broker.controller.unregister_broker(unregister, deadline).await {
+        let error = match self
+            .broker
+            .controller
+            .unregister_broker(unregister, deadline)
+            .await
+        {
             Ok(_) => None,
-            Err(ControllerError::Refused { code, message }) => refused(code, message),
+            Err(ControllerError::Refused { code, message }) => Some(refused(code, message)),
             Err(error) => return Err(status(&error)),
         };
         Ok(Response::new(AdminUnregisterBrokerResponse { error }))
@@ -302,22 +397,38 @@ impl Admin for AdminService {
 fn config_resource(
     scope: i32,
     name: &str,
-) -> Result<(ConfigResourceType, String, ConfigResource), Option<KafkaError>> {
+) -> Result<(ConfigResourceType, String, ConfigResource), KafkaError> {
     let invalid = |message: String| refused(ErrorCode::InvalidRequest, message);
     match AdminConfigScope::try_from(scope) {
         Ok(AdminConfigScope::Topic) => TopicName::new(name)
-            .map(|topic| (ConfigResourceType::Topic, name.to_owned(), ConfigResource::Topic(topic)))
+            .map(|topic| {
+                (
+                    ConfigResourceType::Topic,
+                    name.to_owned(),
+                    ConfigResource::Topic(topic),
+                )
+            })
             .map_err(|error| refused(ErrorCode::InvalidTopicException, error.to_string())),
         Ok(AdminConfigScope::Broker) => name
             .parse()
-            .map(|id| (ConfigResourceType::Broker, name.to_owned(), ConfigResource::Broker(BrokerId(id))))
+            .map(|id| {
+                (
+                    ConfigResourceType::Broker,
+                    name.to_owned(),
+                    ConfigResource::Broker(BrokerId(id)),
+                )
+            })
             .map_err(|_| invalid(format!("{name:?} is not a broker id"))),
-        Ok(AdminConfigScope::Cluster) if name.is_empty() => {
-            Ok((ConfigResourceType::Broker, String::new(), ConfigResource::ClusterDefault))
-        }
-        Ok(AdminConfigScope::Cluster) => Err(invalid(format!("the cluster-wide default has no name, found {name:?}"))),
-        Ok(AdminConfigScope::Unspecified) | Err(_) => {
-            Err(invalid(format!("configuration scope {scope} is unknown: 1 topic, 2 broker, 3 cluster")))
-        }
+        Ok(AdminConfigScope::Cluster) if name.is_empty() => Ok((
+            ConfigResourceType::Broker,
+            String::new(),
+            ConfigResource::ClusterDefault,
+        )),
+        Ok(AdminConfigScope::Cluster) => Err(invalid(format!(
+            "the cluster-wide default has no name, found {name:?}"
+        ))),
+        Ok(AdminConfigScope::Unspecified) | Err(_) => Err(invalid(format!(
+            "configuration scope {scope} is unknown: 1 topic, 2 broker, 3 cluster"
+        ))),
     }
 }

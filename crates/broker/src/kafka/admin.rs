@@ -23,13 +23,20 @@ pub(crate) fn deadline(timeout_ms: i32) -> (u32, Instant) {
 /// A code and a sentence as the wire takes them; no sentence where nothing went wrong.
 pub(crate) fn outcome(error: Option<KafkaError>) -> (i16, Option<StrBytes>) {
     let error = error.unwrap_or_default();
-    let message = (error.code != 0 && !error.message.is_empty()).then(|| StrBytes::from_string(error.message));
-    (i16::try_from(error.code).unwrap_or(ErrorCode::UnknownServerError.code()), message)
+    let message =
+        (error.code != 0 && !error.message.is_empty()).then(|| StrBytes::from_string(error.message));
+    (
+        i16::try_from(error.code).unwrap_or(ErrorCode::UnknownServerError.code()),
+        message,
+    )
 }
 
 /// What became of a call that brought no reply.
 pub(crate) fn failure(error: &ControllerError) -> (i16, Option<StrBytes>) {
-    (error.code().code(), Some(StrBytes::from_string(error.to_string())))
+    (
+        error.code().code(),
+        Some(StrBytes::from_string(error.to_string())),
+    )
 }
 
 /// A refusal of this broker's own.

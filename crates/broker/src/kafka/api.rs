@@ -21,7 +21,12 @@ pub struct Api {
 impl Api {
     /// An API whose advertised versions are all served.
     pub(crate) const fn new(key: ApiKey, from: i16, to: i16) -> Self {
-        Self { key, advertised_from: from, served_from: from, to }
+        Self {
+            key,
+            advertised_from: from,
+            served_from: from,
+            to,
+        }
     }
 
     /// Whether `version` is answered.
@@ -66,7 +71,10 @@ mod tests {
             assert!((pair[0].key as i16) < pair[1].key as i16);
         }
         for api in APIS {
-            assert!(api.advertised_from <= api.served_from && api.served_from <= api.to, "{api:?}");
+            assert!(
+                api.advertised_from <= api.served_from && api.served_from <= api.to,
+                "{api:?}"
+            );
         }
     }
 }

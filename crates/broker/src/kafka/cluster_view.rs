@@ -14,7 +14,10 @@ pub(crate) struct NodeAddress {
 
 /// The broker's address on `listener`, where it has one.
 pub(crate) fn address(broker: &BrokerRegistration, listener: &str) -> Option<NodeAddress> {
-    let endpoint = broker.endpoints.iter().find(|endpoint| endpoint.listener == listener)?;
+    let endpoint = broker
+        .endpoints
+        .iter()
+        .find(|endpoint| endpoint.listener == listener)?;
     Some(NodeAddress {
         id: broker.id,
         host: endpoint.host.clone(),
@@ -25,7 +28,10 @@ pub(crate) fn address(broker: &BrokerRegistration, listener: &str) -> Option<Nod
 
 /// Every live broker that clients of `listener` can reach.
 pub(crate) fn live_nodes(image: &ClusterImage, listener: &str) -> Vec<NodeAddress> {
-    image.live_brokers().filter_map(|broker| address(broker, listener)).collect()
+    image
+        .live_brokers()
+        .filter_map(|broker| address(broker, listener))
+        .collect()
 }
 
 /// The partition's leader and its epoch, as hints for a client that asked the wrong broker (KIP-951).
@@ -42,12 +48,18 @@ pub(crate) fn addresses_of(
     let mut ids: Vec<BrokerId> = ids.into_iter().collect();
     ids.sort_unstable();
     ids.dedup();
-    ids.into_iter().filter_map(|id| address(image.brokers.get(&id)?, listener)).collect()
+    ids.into_iter()
+        .filter_map(|id| address(image.brokers.get(&id)?, listener))
+        .collect()
 }
 
 /// Whom clients take for the controller: this broker where it is live, else any live one. Every broker
 /// forwards admin requests to the real one.
 pub(crate) fn stand_in_controller(image: &ClusterImage, listener: &str, me: BrokerId) -> Option<BrokerId> {
     let nodes = live_nodes(image, listener);
-    nodes.iter().find(|node| node.id == me).or(nodes.first()).map(|node| node.id)
+    nodes
+        .iter()
+        .find(|node| node.id == me)
+        .or_else(|| nodes.first())
+        .map(|node| node.id)
 }

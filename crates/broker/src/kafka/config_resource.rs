@@ -19,9 +19,10 @@ pub(crate) fn parse(resource_type: i8, name: &str) -> Result<ConfigResource, (Er
             .map(ConfigResource::Topic)
             .map_err(|error| (ErrorCode::InvalidTopicException, error.to_string())),
         (BROKER, "") => Ok(ConfigResource::ClusterDefault),
-        (BROKER, id) => id.parse().map(|id| ConfigResource::Broker(BrokerId(id))).map_err(|_| {
-            (ErrorCode::InvalidRequest, format!("{id:?} is not a broker id"))
-        }),
+        (BROKER, id) => id
+            .parse()
+            .map(|id| ConfigResource::Broker(BrokerId(id)))
+            .map_err(|_| (ErrorCode::InvalidRequest, format!("{id:?} is not a broker id"))),
         (other, _) => Err((
             ErrorCode::InvalidRequest,
             format!("configuration resource type {other} is not served: 2 is a topic, 4 a broker"),
@@ -58,7 +59,7 @@ pub(crate) async fn alter(
         .into_iter()
         .map(|alteration| {
             let name = alteration.name.to_string();
-            let wanted = parse(alteration.resource_type, &name).and_then(|_| alteration.configs);
+            let wanted = parse(alteration.resource_type, &name).and(alteration.configs);
             let (code, message) = match wanted {
                 Ok(configs) => {
                     let kind = if alteration.resource_type == TOPIC {
@@ -72,28 +73,52 @@ pub(crate) async fn alter(
                         configs,
                     });
                     // Until the controller has said otherwise.
-                    admin::refusal(ErrorCode::RequestTimedOut, "the controller did not answer for this resource")
+                    admin::refusal(
+                        ErrorCode::RequestTimedOut,
+                        "the controller did not answer for this resource",
+                    )
                 }
                 Err((code, message)) => admin::refusal(code, message),
             };
-            Altered { resource_type: alteration.resource_type, name, code, message }
+            Altered {
+                resource_type: alteration.resource_type,
+                name,
+                code,
+                message,
+            }
         })
         .collect();
     if resources.is_empty() {
         return results;
     }
     let (_, deadline) = admin::deadline(30_000);
-    let alter = AlterConfigsRequest { resources: resources.clone(), validate_only, replace_all };
+    let alter = AlterConfigsRequest {
+        resources: resources.clone(),
+        validate_only,
+        replace_all,
+    };
     let answered: Vec<(i32, String, (i16, Option<StrBytes>))> =
         match request.broker.controller.alter_configs(alter, deadline).await {
             Ok(reply) => reply
                 .resources
                 .into_iter()
-                .map(|result| (result.resource_type, result.resource_name, admin::outcome(result.error)))
+                .map(|result| {
+                    (
+                        result.resource_type,
+                        result.resource_name,
+                        admin::outcome(result.error),
+                    )
+                })
                 .collect(),
             Err(error) => resources
                 .into_iter()
-                .map(|resource| (resource.resource_type, resource.resource_name, admin::failure(&error)))
+                .map(|resource| {
+                    (
+                        resource.resource_type,
+                        resource.resource_name,
+                        admin::failure(&error),
+                    )
+                })
                 .collect(),
         };
     for (kind, name, (code, message)) in answered {

@@ -74,7 +74,7 @@ async fn run<S>(
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
-    let idle = broker.config.connections_max_idle;
+    let idle = broker.config.connections.idle;
     let (read, mut write) = tokio::io::split(stream);
     let decoder = FrameDecoder::new(broker.config.socket_request_max_bytes);
     let mut frames = FramedRead::with_capacity(read, decoder, 16 * 1024);
@@ -133,11 +133,15 @@ where
 
 /// Starts a request; what comes back measures itself.
 fn start(broker: &BrokerContext, info: &ConnectionInfo, checked: Checked) -> Result<Pending, Refused> {
-    let Checked { key, version, correlation_id, body } = checked;
+    let Checked {
+        key,
+        version,
+        correlation_id,
+        body,
+    } = checked;
     let request = Request {
         broker: broker.clone(),
         listener: Arc::clone(&info.listener),
-        peer: info.peer,
         key,
         version,
         correlation_id,
@@ -148,7 +152,8 @@ fn start(broker: &BrokerContext, info: &ConnectionInfo, checked: Checked) -> Res
         let answer = pending.await;
         let api = metric_names::api_label(key);
         metrics::counter!(metric_names::REQUESTS, "request" => api).increment(1);
-        metrics::histogram!(metric_names::REQUEST_SECONDS, "request" => api).record(began.elapsed().as_secs_f64());
+        metrics::histogram!(metric_names::REQUEST_SECONDS, "request" => api)
+            .record(began.elapsed().as_secs_f64());
         answer
     }))
 }
@@ -159,12 +164,17 @@ where
     W: AsyncWrite + Unpin,
 {
     let bytes: usize = answer.chunks.iter().map(Bytes::len).sum();
-    let mut rest = Chunks { chunks: answer.chunks, at: 0 };
+    let mut rest = Chunks {
+        chunks: answer.chunks,
+        at: 0,
+    };
     let write_all = async {
         write.write_all_buf(&mut rest).await?;
         write.flush().await
     };
-    timeout_at(Instant::now() + limit, write_all).await.map_err(|_| Ended::Idle)??;
+    timeout_at(Instant::now() + limit, write_all)
+        .await
+        .map_err(|_| Ended::Idle)??;
     metrics::counter!(metric_names::BYTES_OUT).increment(bytes as u64);
     Ok(())
 }
@@ -181,7 +191,10 @@ impl Buf for Chunks {
     }
 
     fn chunk(&self) -> &[u8] {
-        self.chunks[self.at..].iter().find(|chunk| !chunk.is_empty()).map_or(&[], |chunk| &chunk[..])
+        self.chunks[self.at..]
+            .iter()
+            .find(|chunk| !chunk.is_empty())
+            .map_or(&[], |chunk| &chunk[..])
     }
 
     fn chunks_vectored<'a>(&'a self, slices: &mut [std::io::IoSlice<'a>]) -> usize {
@@ -213,7 +226,11 @@ mod tests {
 
     #[test]
     fn chunks_read_as_one_buffer() {
-        let chunks = vec![Bytes::from_static(b"ab"), Bytes::new(), Bytes::from_static(b"cde")];
+        let chunks = vec![
+            Bytes::from_static(b"ab"),
+            Bytes::new(),
+            Bytes::from_static(b"cde"),
+        ];
         let mut buf = Chunks { chunks, at: 0 };
         assert_eq!(buf.remaining(), 5);
         buf.advance(1);

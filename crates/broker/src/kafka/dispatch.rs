@@ -5,14 +5,11 @@ use std::pin::Pin;
 use bytes::Bytes;
 use kafka_protocol::{
     messages::ApiKey,
-    protocol::{Decodable, HeaderVersion, Encodable},
+    protocol::{Decodable, Encodable, HeaderVersion},
 };
 use protocol::guard;
 
-use super::{
-    Answer, Request, api, handlers,
-    request::EncodeError,
-};
+use super::{Answer, Request, api, handlers, request::EncodeError};
 
 /// Why a request is not answered: the connection is closed, as Kafka does.
 #[derive(Debug, thiserror::Error)]
@@ -83,14 +80,24 @@ pub(crate) fn classify(frame: &Bytes) -> Result<Classified, Refused> {
     let api = api::find(key).ok_or(Refused::UnknownApi(key))?;
     if !api.serves(version) {
         if api.key == ApiKey::ApiVersions {
-            return Ok(Classified::UnknownApiVersions { correlation_id: i32::from_be_bytes([c0, c1, c2, c3]) });
+            return Ok(Classified::UnknownApiVersions {
+                correlation_id: i32::from_be_bytes([c0, c1, c2, c3]),
+            });
         }
-        return Err(Refused::UnsupportedVersion { key: api.key, version });
+        return Err(Refused::UnsupportedVersion {
+            key: api.key,
+            version,
+        });
     }
     let (header, header_len) = guard::parse_header(frame)?;
     let body = frame.slice(header_len..);
     guard::check_body(api.key, version, &body)?;
-    Ok(Classified::Request(Checked { key: api.key, version, correlation_id: header.correlation_id, body }))
+    Ok(Classified::Request(Checked {
+        key: api.key,
+        version,
+        correlation_id: header.correlation_id,
+        body,
+    }))
 }
 
 /// Decodes the body and starts the handler. For Produce the appends are enqueued before this returns,
@@ -103,7 +110,9 @@ pub(crate) fn begin(request: Request, body: Bytes) -> Result<Pending, Refused> {
         }
         ApiKey::Fetch => {
             let message = decode(&request, body)?;
-            Ok(Box::pin(async move { Ok(Some(handlers::fetch::handle(&request, message).await)) }))
+            Ok(Box::pin(async move {
+                Ok(Some(handlers::fetch::handle(&request, message).await))
+            }))
         }
         ApiKey::ListOffsets => run(request, body, handlers::list_offsets::handle),
         ApiKey::Metadata => run(request, body, handlers::metadata::handle),

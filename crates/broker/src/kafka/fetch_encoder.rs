@@ -112,7 +112,11 @@ impl Writer {
 /// Encodes the answer for `version`.
 pub(crate) fn encode(correlation_id: i32, version: i16, fetched: Fetched) -> Answer {
     let flexible = version >= 12;
-    let mut out = Writer { chunks: Vec::new(), tail: BytesMut::with_capacity(256), flexible };
+    let mut out = Writer {
+        chunks: Vec::new(),
+        tail: BytesMut::with_capacity(256),
+        flexible,
+    };
     out.tail.put_i32(0);
     out.tail.put_i32(correlation_id);
     out.tags(&[]);
@@ -235,7 +239,10 @@ mod tests {
             };
             let answer = encode(77, version, fetched);
             let mut bytes: Bytes = answer.chunks.concat().into();
-            assert_eq!(i32::from_be_bytes(bytes[..4].try_into().expect("four")) as usize, bytes.len() - 4);
+            assert_eq!(
+                i32::from_be_bytes(bytes[..4].try_into().expect("four")) as usize,
+                bytes.len() - 4
+            );
             let header = if version >= 12 { 9 } else { 8 };
             bytes = bytes.slice(header..);
             let decoded = FetchResponse::decode(&mut bytes, version).expect("decodes");

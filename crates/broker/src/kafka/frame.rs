@@ -49,7 +49,10 @@ impl Decoder for FrameDecoder {
         let length = i32::from_be_bytes(*prefix);
         let size = usize::try_from(length).unwrap_or(usize::MAX);
         if length < SMALLEST || size > self.limit {
-            return Err(FrameError::Length { length, limit: self.limit });
+            return Err(FrameError::Length {
+                length,
+                limit: self.limit,
+            });
         }
         let missing = (size + 4).saturating_sub(buffer.len());
         if missing > 0 {
@@ -74,21 +77,32 @@ mod tests {
     fn frames_are_cut_at_their_length() {
         let mut buffer = BytesMut::from(&b"\0\0\0\x08abcdefgh\0\0"[..]);
         let mut decoder = FrameDecoder::new(100);
-        assert_eq!(decoder.decode(&mut buffer).expect("whole").as_deref(), Some(&b"abcdefgh"[..]));
+        assert_eq!(
+            decoder.decode(&mut buffer).expect("whole").as_deref(),
+            Some(&b"abcdefgh"[..])
+        );
         assert!(decoder.decode(&mut buffer).expect("partial").is_none());
     }
 
     #[test]
     fn hostile_lengths_are_refused_before_any_allocation() {
         for prefix in [-1, i32::MIN, 0, 7, 101, i32::MAX] {
-            assert!(matches!(decode(&prefix.to_be_bytes()), Err(FrameError::Length { .. })), "{prefix}");
+            assert!(
+                matches!(decode(&prefix.to_be_bytes()), Err(FrameError::Length { .. })),
+                "{prefix}"
+            );
         }
     }
 
     #[test]
     fn a_promise_of_much_reserves_little() {
         let mut buffer = BytesMut::from(&(90 * 1024 * 1024_i32).to_be_bytes()[..]);
-        assert!(FrameDecoder::new(100 * 1024 * 1024).decode(&mut buffer).expect("partial").is_none());
+        assert!(
+            FrameDecoder::new(100 * 1024 * 1024)
+                .decode(&mut buffer)
+                .expect("partial")
+                .is_none()
+        );
         assert!(buffer.capacity() <= 2 * READ_AHEAD);
     }
 }

@@ -1,6 +1,6 @@
 //! One request on its way to a handler, and the answer on its way back.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use kafka_protocol::{
@@ -17,8 +17,6 @@ pub(crate) struct Request {
     pub(crate) broker: BrokerContext,
     /// The listener that the connection came in on; addresses in answers are this listener's.
     pub(crate) listener: Arc<str>,
-    /// The client's address.
-    pub(crate) peer: SocketAddr,
     /// The API.
     pub(crate) key: ApiKey,
     /// The API version that the client chose.
@@ -50,7 +48,12 @@ pub(crate) struct EncodeError {
 impl Request {
     /// The answer `message`, in the request's version.
     pub(crate) fn answer<M: Encodable + HeaderVersion>(&self, message: &M) -> Result<Answer, EncodeError> {
-        encode(self.correlation_id, self.version, M::header_version(self.version), message)
+        encode(
+            self.correlation_id,
+            self.version,
+            M::header_version(self.version),
+            message,
+        )
     }
 }
 
@@ -67,9 +70,17 @@ pub(crate) fn encode<M: Encodable>(
     if header_version >= 1 {
         bytes.put_u8(0);
     }
-    message.encode(&mut bytes, version).map_err(|error| EncodeError { version, reason: error.to_string() })?;
-    let length = i32::try_from(bytes.len() - 4)
-        .map_err(|_| EncodeError { version, reason: format!("{} bytes are too many", bytes.len()) })?;
+    message.encode(&mut bytes, version).map_err(|error| EncodeError {
+        version,
+        reason: error.to_string(),
+    })?;
+    let length = i32::try_from(bytes.len() - 4).map_err(|_| EncodeError {
+        version,
+        reason: format!("{} bytes are too many", bytes.len()),
+    })?;
     bytes[..4].copy_from_slice(&length.to_be_bytes());
-    Ok(Answer { chunks: vec![bytes.freeze()], close: false })
+    Ok(Answer {
+        chunks: vec![bytes.freeze()],
+        close: false,
+    })
 }

@@ -18,7 +18,11 @@ pub(crate) enum TopicRef {
 
 /// The reference that a request of either kind carries.
 pub(crate) fn by_version(by_id: bool, name: &WireTopicName, id: Uuid) -> TopicRef {
-    if by_id { TopicRef::Id(TopicId(id)) } else { TopicRef::Name(name.to_string()) }
+    if by_id {
+        TopicRef::Id(TopicId(id))
+    } else {
+        TopicRef::Name(name.to_string())
+    }
 }
 
 impl TopicRef {
@@ -27,7 +31,9 @@ impl TopicRef {
         match self {
             Self::Name(name) => match TopicName::new(name) {
                 Err(_) => Err(ErrorCode::InvalidTopicException),
-                Ok(name) => image.topic(name.as_str()).ok_or(ErrorCode::UnknownTopicOrPartition),
+                Ok(name) => image
+                    .topic(name.as_str())
+                    .ok_or(ErrorCode::UnknownTopicOrPartition),
             },
             Self::Id(id) => image.topics.get(id).ok_or(ErrorCode::UnknownTopicId),
         }

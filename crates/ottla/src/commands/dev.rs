@@ -30,7 +30,10 @@ impl Dev {
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
         let above = |distance: u16| {
             self.port.checked_add(distance).with_context(|| {
-                format!("port {} leaves no room for the internal port {distance} above it", self.port)
+                format!(
+                    "port {} leaves no room for the internal port {distance} above it",
+                    self.port
+                )
             })
         };
         let (port, internal, controller) = (self.port, above(10_000)?, above(10_100)?);
@@ -46,7 +49,10 @@ impl Dev {
                 ("inter.broker.listener.name", "INTERNAL".to_owned()),
                 ("controller.listener.names", "CONTROLLER".to_owned()),
                 ("log.dirs", self.data.join("logs").display().to_string()),
-                ("metadata.log.dir", self.data.join("metadata").display().to_string()),
+                (
+                    "metadata.log.dir",
+                    self.data.join("metadata").display().to_string(),
+                ),
                 ("default.replication.factor", "1".to_owned()),
             ])
             .with_environment(std::env::vars())?
@@ -55,7 +61,10 @@ impl Dev {
         let node = NodeConfig::from_properties(properties)?;
         self.format(&node)?;
         logging::init();
-        eprintln!("ottla dev: data in {}, bootstrap.servers=localhost:{port}", self.data.display());
+        eprintln!(
+            "ottla dev: data in {}, bootstrap.servers=localhost:{port}",
+            self.data.display()
+        );
         roles::run(node)
     }
 

@@ -38,7 +38,12 @@ impl Format {
             std::fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
             match meta_properties::load(&dir)? {
                 None => {
-                    let made = meta_properties::format(&dir, Some(&cluster_id), node.node_id, DirectoryId::random())?;
+                    let made = meta_properties::format(
+                        &dir,
+                        Some(&cluster_id),
+                        node.node_id,
+                        DirectoryId::random(),
+                    )?;
                     println!(
                         "formatted {} for node {} of cluster {cluster_id}, directory {}",
                         dir.display(),
@@ -65,8 +70,16 @@ impl Format {
 
 /// Every directory that has an identity: those of the partitions and that of the metadata log.
 pub(super) fn directories(node: &NodeConfig) -> Vec<PathBuf> {
-    let mut dirs: Vec<PathBuf> = node.broker.iter().flat_map(|broker| broker.log_dirs.clone()).collect();
-    dirs.extend(node.controller.iter().map(|controller| controller.log_dir.clone()));
+    let mut dirs: Vec<PathBuf> = node
+        .broker
+        .iter()
+        .flat_map(|broker| broker.log_dirs.clone())
+        .collect();
+    dirs.extend(
+        node.controller
+            .iter()
+            .map(|controller| controller.log_dir.clone()),
+    );
     dirs.sort();
     dirs.dedup();
     dirs

@@ -27,24 +27,34 @@ impl Healthcheck {
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
         let timeout = Duration::from_millis(self.timeout.max(1));
         let path = if self.live { "/livez" } else { "/readyz" };
-        let answer = ask(&self.address, path, timeout)
-            .with_context(|| format!("no answer from {}", self.address))?;
+        let answer =
+            ask(&self.address, path, timeout).with_context(|| format!("no answer from {}", self.address))?;
         let status = answer.split_whitespace().nth(1).unwrap_or_default();
         let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body.trim());
         println!("{body}");
-        Ok(if status == "200" { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        Ok(if status == "200" {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
+        })
     }
 }
 
 /// One HTTP/1.0 request; the answer ends with the connection.
 fn ask(address: &str, path: &str, timeout: Duration) -> anyhow::Result<String> {
     let mut last = None;
-    for resolved in address.to_socket_addrs().with_context(|| format!("{address:?} is not host:port"))? {
+    for resolved in address
+        .to_socket_addrs()
+        .with_context(|| format!("{address:?} is not host:port"))?
+    {
         match TcpStream::connect_timeout(&resolved, timeout) {
             Ok(mut stream) => {
                 stream.set_read_timeout(Some(timeout))?;
                 stream.set_write_timeout(Some(timeout))?;
-                write!(stream, "GET {path} HTTP/1.0\r\nHost: {address}\r\nConnection: close\r\n\r\n")?;
+                write!(
+                    stream,
+                    "GET {path} HTTP/1.0\r\nHost: {address}\r\nConnection: close\r\n\r\n"
+                )?;
                 let mut answer = Vec::new();
                 stream.take(64 * 1024).read_to_end(&mut answer)?;
                 return Ok(String::from_utf8_lossy(&answer).into_owned());

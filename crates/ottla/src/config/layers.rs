@@ -31,7 +31,8 @@ pub(crate) struct Layers {
 impl Layers {
     /// Reads a properties file.
     pub(crate) fn with_file(mut self, path: &Path) -> anyhow::Result<Self> {
-        let file = File::open(path).with_context(|| format!("cannot open the configuration {}", path.display()))?;
+        let file =
+            File::open(path).with_context(|| format!("cannot open the configuration {}", path.display()))?;
         let values = java_properties::read(BufReader::new(file))
             .with_context(|| format!("{} is not a properties file", path.display()))?;
         self.file = values.into_iter().collect();
@@ -40,7 +41,8 @@ impl Layers {
 
     /// Takes values that stand as if in a file.
     pub(crate) fn with_values<const N: usize>(mut self, values: [(&str, String); N]) -> Self {
-        self.file.extend(values.map(|(key, value)| (key.to_owned(), value)));
+        self.file
+            .extend(values.map(|(key, value)| (key.to_owned(), value)));
         self
     }
 
@@ -50,7 +52,9 @@ impl Layers {
         variables: impl Iterator<Item = (String, String)>,
     ) -> anyhow::Result<Self> {
         for (variable, value) in variables {
-            let Some(name) = variable.strip_prefix("OTTLA_") else { continue };
+            let Some(name) = variable.strip_prefix("OTTLA_") else {
+                continue;
+            };
             if RESERVED.contains(&variable.as_str()) {
                 continue;
             }
@@ -58,7 +62,9 @@ impl Layers {
             match NODE_CONFIGS.iter().find(|def| as_variable(def.name) == name) {
                 Some(def) => self.environment.insert(def.name.to_owned(), value),
                 // Refused by name when all is validated, with the nearest key.
-                None => self.environment.insert(name.to_ascii_lowercase().replace('_', "."), value),
+                None => self
+                    .environment
+                    .insert(name.to_ascii_lowercase().replace('_', "."), value),
             };
         }
         Ok(self)
@@ -85,7 +91,10 @@ impl Layers {
         for (key, value) in &values {
             validate(Scope::Node, key, value)?;
         }
-        Ok(Properties { values, without_effect: absent.into_keys().collect() })
+        Ok(Properties {
+            values,
+            without_effect: absent.into_keys().collect(),
+        })
     }
 }
 

@@ -34,15 +34,25 @@ pub(crate) fn parse_address(text: &str) -> anyhow::Result<HostPort> {
     let Some((host, port)) = text.rsplit_once(':') else {
         bail!("{text:?} has no port: expected host:port");
     };
-    let port = port.parse().with_context(|| format!("{port:?} is not a port: expected 0 to 65535"))?;
-    let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    let port = port
+        .parse()
+        .with_context(|| format!("{port:?} is not a port: expected 0 to 65535"))?;
+    let host = host
+        .strip_prefix('[')
+        .and_then(|host| host.strip_suffix(']'))
+        .unwrap_or(host);
     Ok(HostPort::new(host, port))
 }
 
 /// Reads `listener.security.protocol.map` and refuses what is not there yet.
 pub(crate) fn security_map(text: Option<&String>) -> anyhow::Result<BTreeMap<String, String>> {
     let mut map = BTreeMap::new();
-    for entry in text.into_iter().flat_map(|text| text.split(',')).map(str::trim).filter(|e| !e.is_empty()) {
+    for entry in text
+        .into_iter()
+        .flat_map(|text| text.split(','))
+        .map(str::trim)
+        .filter(|e| !e.is_empty())
+    {
         let Some((name, protocol)) = entry.split_once(':') else {
             bail!("listener.security.protocol.map: {entry:?} is not of the form NAME:PROTOCOL");
         };
@@ -64,8 +74,20 @@ mod tests {
     #[test]
     fn lists_are_read_as_kafka_writes_them() {
         let list = parse_list("listeners", "PLAINTEXT://:9092, internal://[::1]:19092").expect("well formed");
-        assert_eq!(list[0], Listener { name: "PLAINTEXT".to_owned(), address: HostPort::new("", 9092) });
-        assert_eq!(list[1], Listener { name: "INTERNAL".to_owned(), address: HostPort::new("::1", 19092) });
+        assert_eq!(
+            list[0],
+            Listener {
+                name: "PLAINTEXT".to_owned(),
+                address: HostPort::new("", 9092)
+            }
+        );
+        assert_eq!(
+            list[1],
+            Listener {
+                name: "INTERNAL".to_owned(),
+                address: HostPort::new("::1", 19092)
+            }
+        );
     }
 
     #[test]

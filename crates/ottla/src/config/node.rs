@@ -60,7 +60,9 @@ impl Reader<'_> {
 
     fn number<T: std::str::FromStr>(&self, key: &str) -> anyhow::Result<T> {
         let text = self.or_default(key)?;
-        text.trim().parse().map_err(|_| anyhow::anyhow!("invalid value {text:?} for configuration {key}"))
+        text.trim()
+            .parse()
+            .map_err(|_| anyhow::anyhow!("invalid value {text:?} for configuration {key}"))
     }
 
     fn millis(&self, key: &str) -> anyhow::Result<Duration> {
@@ -73,7 +75,11 @@ impl Reader<'_> {
 
     fn list(&self, key: &str) -> Vec<String> {
         let text = self.text(key).map_or("", String::as_str);
-        text.split(',').map(str::trim).filter(|item| !item.is_empty()).map(str::to_owned).collect()
+        text.split(',')
+            .map(str::trim)
+            .filter(|item| !item.is_empty())
+            .map(str::to_owned)
+            .collect()
     }
 }
 
@@ -89,24 +95,49 @@ impl NodeConfig {
         security_map(reader.text("listener.security.protocol.map"))?;
         let controller_names = controller_listener_names(&reader);
         let controller = if roles.controller {
-            Some(controller(&reader, node_id, &voters, &listeners, &controller_names, &log_dirs)?)
+            Some(controller(
+                &reader,
+                node_id,
+                &voters,
+                &listeners,
+                &controller_names,
+                &log_dirs,
+            )?)
         } else {
             None
         };
         let broker = if roles.broker {
-            let own = listeners.iter().filter(|listener| !controller_names.contains(&listener.name));
-            Some(broker(&reader, node_id, &voters, own.cloned().collect(), log_dirs)?)
+            let own = listeners
+                .iter()
+                .filter(|listener| !controller_names.contains(&listener.name));
+            Some(broker(
+                &reader,
+                node_id,
+                &voters,
+                own.cloned().collect(),
+                log_dirs,
+            )?)
         } else {
             None
         };
-        Ok(Self { node_id, roles, voters, controller, broker, properties: properties.clone() })
+        Ok(Self {
+            node_id,
+            roles,
+            voters,
+            controller,
+            broker,
+            properties: properties.clone(),
+        })
     }
 }
 
 fn roles(reader: &Reader<'_>) -> anyhow::Result<RoleSet> {
     let names = reader.list("process.roles");
     let has = |role: &str| names.iter().any(|name| name == role);
-    let roles = RoleSet { broker: has("broker"), controller: has("controller") };
+    let roles = RoleSet {
+        broker: has("broker"),
+        controller: has("controller"),
+    };
     ensure!(
         roles.broker || roles.controller,
         "required configuration process.roles is missing: broker, controller, or broker,controller"
@@ -121,12 +152,21 @@ fn voters(reader: &Reader<'_>) -> anyhow::Result<Vec<ControllerVoter>> {
         let Some((id, address)) = entry.split_once('@') else {
             bail!("{key}: {entry:?} is not of the form id@host:port");
         };
-        let id = BrokerId(id.parse().with_context(|| format!("{key}: {id:?} is not a node id"))?);
+        let id = BrokerId(
+            id.parse()
+                .with_context(|| format!("{key}: {id:?} is not a node id"))?,
+        );
         let address = parse_address(address).with_context(|| format!("{key}: {entry:?}"))?;
-        ensure!(voters.iter().all(|voter| voter.id != id), "{key}: node {id} is named twice");
+        ensure!(
+            voters.iter().all(|voter| voter.id != id),
+            "{key}: node {id} is named twice"
+        );
         voters.push(ControllerVoter { id, address });
     }
-    ensure!(!voters.is_empty(), "required configuration {key} is missing: id@host:port of every controller");
+    ensure!(
+        !voters.is_empty(),
+        "required configuration {key} is missing: id@host:port of every controller"
+    );
     Ok(voters)
 }
 
@@ -135,13 +175,20 @@ fn log_dirs(reader: &Reader<'_>) -> anyhow::Result<Vec<PathBuf>> {
     if dirs.is_empty() {
         dirs = reader.list("log.dir");
     }
-    ensure!(!dirs.is_empty(), "required configuration log.dirs is missing: where this node keeps its data");
+    ensure!(
+        !dirs.is_empty(),
+        "required configuration log.dirs is missing: where this node keeps its data"
+    );
     Ok(dirs.into_iter().map(PathBuf::from).collect())
 }
 
 fn controller_listener_names(reader: &Reader<'_>) -> Vec<String> {
     let names = reader.list("controller.listener.names");
-    let names = if names.is_empty() { vec!["CONTROLLER".to_owned()] } else { names };
+    let names = if names.is_empty() {
+        vec!["CONTROLLER".to_owned()]
+    } else {
+        names
+    };
     names.into_iter().map(|name| name.to_ascii_uppercase()).collect()
 }
 
@@ -157,11 +204,22 @@ fn controller(
         voters.iter().any(|voter| voter.id == node_id),
         "node {node_id} has the controller role and is not among controller.quorum.voters"
     );
-    let listener = listeners.iter().find(|listener| names.contains(&listener.name)).with_context(|| {
-        format!("listeners has none of controller.listener.names ({}): where would this controller listen?", names.join(", "))
-    })?;
-    let log_dir = reader.text("metadata.log.dir").map_or_else(|| log_dirs[0].clone(), PathBuf::from);
-    Ok(ControllerSettings { listen: listener.address.clone(), log_dir })
+    let listener = listeners
+        .iter()
+        .find(|listener| names.contains(&listener.name))
+        .with_context(|| {
+            format!(
+                "listeners has none of controller.listener.names ({}): where would this controller listen?",
+                names.join(", ")
+            )
+        })?;
+    let log_dir = reader
+        .text("metadata.log.dir")
+        .map_or_else(|| log_dirs[0].clone(), PathBuf::from);
+    Ok(ControllerSettings {
+        listen: listener.address.clone(),
+        log_dir,
+    })
 }
 
 fn broker(
@@ -171,7 +229,9 @@ fn broker(
     mut listeners: Vec<Listener>,
     log_dirs: Vec<PathBuf>,
 ) -> anyhow::Result<BrokerConfig> {
-    let internal_name = reader.text("inter.broker.listener.name").map(|name| name.to_ascii_uppercase());
+    let internal_name = reader
+        .text("inter.broker.listener.name")
+        .map(|name| name.to_ascii_uppercase());
     let internal_at = match &internal_name {
         Some(name) => Some(
             listeners
@@ -182,25 +242,37 @@ fn broker(
         None => listeners.iter().position(|listener| listener.name == "INTERNAL"),
     };
     let internal = internal_at.map(|at| listeners.remove(at));
-    ensure!(!listeners.is_empty(), "listeners has no client listener, such as PLAINTEXT://:9092");
+    ensure!(
+        !listeners.is_empty(),
+        "listeners has no client listener, such as PLAINTEXT://:9092"
+    );
     let internal_listen = match &internal {
         Some(internal) => internal.address.clone(),
         None => {
-            let port = listeners[0].address.port.checked_add(INTERNAL_PORT_DISTANCE).with_context(|| {
-                format!(
-                    "port {} leaves no room for an internal port {INTERNAL_PORT_DISTANCE} above it: \
+            let port = listeners[0]
+                .address
+                .port
+                .checked_add(INTERNAL_PORT_DISTANCE)
+                .with_context(|| {
+                    format!(
+                        "port {} leaves no room for an internal port {INTERNAL_PORT_DISTANCE} above it: \
                      name one with inter.broker.listener.name",
-                    listeners[0].address.port
-                )
-            })?;
+                        listeners[0].address.port
+                    )
+                })?;
             HostPort::new("127.0.0.1", port)
         }
     };
-    let mut advertised = parse_list("advertised.listeners", reader.text("advertised.listeners").map_or("", |text| text))?;
+    let mut advertised = parse_list(
+        "advertised.listeners",
+        reader.text("advertised.listeners").map_or("", |text| text),
+    )?;
     let internal_advertised = internal
         .as_ref()
         .and_then(|internal| {
-            let at = advertised.iter().position(|listener| listener.name == internal.name)?;
+            let at = advertised
+                .iter()
+                .position(|listener| listener.name == internal.name)?;
             Some(advertised.remove(at).address)
         })
         .unwrap_or_else(|| reachable(&internal_listen));
@@ -215,7 +287,10 @@ fn broker(
         let address = advertised
             .iter()
             .find(|advertised| advertised.name == listener.name)
-            .map_or_else(|| reachable(&listener.address), |advertised| advertised.address.clone());
+            .map_or_else(
+                || reachable(&listener.address),
+                |advertised| advertised.address.clone(),
+            );
         Endpoint {
             listener: listener.name.clone(),
             host: address.host,
@@ -290,13 +365,19 @@ mod tests {
         let broker = node(&[]).expect("valid").broker.expect("broker role");
         assert_eq!(broker.listeners.len(), 1);
         assert_eq!(broker.internal_listen, HostPort::new("127.0.0.1", 19092));
-        assert_eq!((broker.advertised[0].host.as_str(), broker.advertised[0].port), ("127.0.0.1", 9092));
+        assert_eq!(
+            (broker.advertised[0].host.as_str(), broker.advertised[0].port),
+            ("127.0.0.1", 9092)
+        );
         assert_eq!(broker.session_timeout, Duration::from_secs(3));
     }
 
     #[test]
     fn an_internal_port_is_found_where_none_is_named() {
-        let broker = node(&[("listeners", "PLAINTEXT://:9092")]).expect("valid").broker.expect("broker role");
+        let broker = node(&[("listeners", "PLAINTEXT://:9092")])
+            .expect("valid")
+            .broker
+            .expect("broker role");
         assert_eq!(broker.internal_listen.port, 19092);
         assert_eq!(broker.advertised[0].host, "localhost");
     }

@@ -3,13 +3,18 @@
 
 use kafka_protocol::{
     messages::{
-        ApiKey, AlterConfigsRequest, AlterConfigsResponse, alter_configs_response::AlterConfigsResourceResponse,
+        AlterConfigsRequest, AlterConfigsResponse, ApiKey,
+        alter_configs_response::AlterConfigsResourceResponse,
     },
     protocol::StrBytes,
 };
 use protocol::grpc::v1::{AlterConfig, ConfigOp};
 
-use crate::kafka::{Request, api::Api, config_resource::{self, Alteration}};
+use crate::kafka::{
+    Request,
+    api::Api,
+    config_resource::{self, Alteration},
+};
 
 pub(crate) const API: Api = Api::new(ApiKey::AlterConfigs, 0, 2);
 
@@ -17,14 +22,22 @@ pub(crate) async fn handle(request: Request, message: AlterConfigsRequest) -> Al
     let alterations = message.resources.into_iter().map(|resource| {
         let configs = resource.configs.into_iter().map(|config| {
             // A null value is the key's default.
-            let op = if config.value.is_some() { ConfigOp::Set } else { ConfigOp::Delete };
+            let op = if config.value.is_some() {
+                ConfigOp::Set
+            } else {
+                ConfigOp::Delete
+            };
             Ok(AlterConfig {
                 key: config.name.to_string(),
                 op: op as i32,
                 value: config.value.map(|value| value.to_string()),
             })
         });
-        Alteration { resource_type: resource.resource_type, name: resource.resource_name, configs: configs.collect() }
+        Alteration {
+            resource_type: resource.resource_type,
+            name: resource.resource_name,
+            configs: configs.collect(),
+        }
     });
     let results = config_resource::alter(&request, alterations.collect(), message.validate_only, true).await;
     let responses = results.into_iter().map(|result| {

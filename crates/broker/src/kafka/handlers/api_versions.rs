@@ -20,22 +20,23 @@ pub(crate) const API: Api = Api::new(ApiKey::ApiVersions, 0, 4);
 pub(crate) async fn handle(request: Request, message: ApiVersionsRequest) -> ApiVersionsResponse {
     let response = ApiVersionsResponse::default();
     if request.version >= 3
-        && !(is_software_name(&message.client_software_name) && is_software_name(&message.client_software_version))
+        && !(is_software_name(&message.client_software_name)
+            && is_software_name(&message.client_software_version))
     {
         return response.with_error_code(ErrorCode::InvalidRequest.code());
     }
-    response.with_api_keys(APIS.iter().map(advertised).collect())
+    response.with_api_keys(APIS.iter().copied().map(advertised).collect())
 }
 
 /// The answer to a version that is not known.
 pub(crate) fn unsupported(correlation_id: i32) -> Result<Answer, EncodeError> {
     let response = ApiVersionsResponse::default()
         .with_error_code(ErrorCode::UnsupportedVersion.code())
-        .with_api_keys(vec![advertised(&API)]);
+        .with_api_keys(vec![advertised(API)]);
     encode(correlation_id, 0, 0, &response)
 }
 
-fn advertised(api: &Api) -> ApiVersion {
+fn advertised(api: Api) -> ApiVersion {
     ApiVersion::default()
         .with_api_key(api.key as i16)
         .with_min_version(api.advertised_from)
@@ -48,7 +49,9 @@ fn is_software_name(name: &str) -> bool {
     let ends = |b: Option<&u8>| b.is_some_and(u8::is_ascii_alphanumeric);
     ends(bytes.first())
         && ends(bytes.last())
-        && bytes.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.'))
+        && bytes
+            .iter()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.'))
 }
 
 #[cfg(test)]
@@ -69,6 +72,9 @@ mod tests {
     fn an_unknown_version_is_answered_in_version_0() {
         let bytes = unsupported(5).expect("encodes").chunks.concat();
         // length, correlation id, error 35, one key: 18, 0–4.
-        assert_eq!(bytes, [0, 0, 0, 16, 0, 0, 0, 5, 0, 35, 0, 0, 0, 1, 0, 18, 0, 0, 0, 4]);
+        assert_eq!(
+            bytes,
+            [0, 0, 0, 16, 0, 0, 0, 5, 0, 35, 0, 0, 0, 1, 0, 18, 0, 0, 0, 4]
+        );
     }
 }

@@ -27,8 +27,17 @@ pub(crate) async fn handle(request: Request, message: CreatePartitionsRequest) -
             new_partitions(topic, first)
         })
         .collect();
-    let create = v1::CreatePartitionsRequest { topics: grow, validate_only: message.validate_only, timeout_ms };
-    let results = match request.broker.controller.create_partitions(create, deadline).await {
+    let create = v1::CreatePartitionsRequest {
+        topics: grow,
+        validate_only: message.validate_only,
+        timeout_ms,
+    };
+    let results = match request
+        .broker
+        .controller
+        .create_partitions(create, deadline)
+        .await
+    {
         Ok(reply) => reply
             .topics
             .into_iter()
@@ -44,7 +53,10 @@ pub(crate) async fn handle(request: Request, message: CreatePartitionsRequest) -
             .into_iter()
             .map(|name| {
                 let (code, text) = admin::failure(&error);
-                CreatePartitionsTopicResult::default().with_name(name).with_error_code(code).with_error_message(text)
+                CreatePartitionsTopicResult::default()
+                    .with_name(name)
+                    .with_error_code(code)
+                    .with_error_message(text)
             })
             .collect(),
     };

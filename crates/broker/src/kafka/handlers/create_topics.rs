@@ -32,7 +32,11 @@ pub(crate) async fn handle(request: Request, message: CreateTopicsRequest) -> Cr
         auto_create: false,
     };
     let topics = match request.broker.controller.create_topics(create, deadline).await {
-        Ok(reply) => reply.topics.into_iter().map(|topic| result(&request, topic)).collect(),
+        Ok(reply) => reply
+            .topics
+            .into_iter()
+            .map(|topic| result(&request, topic))
+            .collect(),
         Err(error) => names
             .into_iter()
             .map(|name| {
@@ -80,7 +84,10 @@ fn result(request: &Request, topic: v1::CreatedTopic) -> CreatableTopicResult {
         .with_error_code(code)
         .with_error_message(text);
     if code != 0 || request.version < 5 {
-        return result.with_num_partitions(-1).with_replication_factor(-1).with_configs(None);
+        return result
+            .with_num_partitions(-1)
+            .with_replication_factor(-1)
+            .with_configs(None);
     }
     let configs = topic.configs.into_iter().map(|config| {
         CreatableTopicConfigs::default()

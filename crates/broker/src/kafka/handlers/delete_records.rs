@@ -38,14 +38,17 @@ pub(crate) async fn handle(request: Request, message: DeleteRecordsRequest) -> D
                 }
                 (Err(error), _) | (_, Err(error)) => Err(error),
             };
-            let result =
-                DeleteRecordsPartitionResult::default().with_partition_index(asked.partition_index);
+            let result = DeleteRecordsPartitionResult::default().with_partition_index(asked.partition_index);
             partitions.push(match deleted {
                 Ok(low_watermark) => result.with_low_watermark(low_watermark.get()),
                 Err(error) => result.with_low_watermark(-1).with_error_code(error.code()),
             });
         }
-        topics.push(DeleteRecordsTopicResult::default().with_name(topic.name).with_partitions(partitions));
+        topics.push(
+            DeleteRecordsTopicResult::default()
+                .with_name(topic.name)
+                .with_partitions(partitions),
+        );
     }
     DeleteRecordsResponse::default().with_topics(topics)
 }

@@ -20,13 +20,26 @@ pub(crate) const API: Api = Api::new(ApiKey::DeleteTopics, 1, 6);
 
 pub(crate) async fn handle(request: Request, message: DeleteTopicsRequest) -> DeleteTopicsResponse {
     let (timeout_ms, deadline) = admin::deadline(message.timeout_ms);
-    let by_name = message.topic_names.iter().map(|name| TopicRef { name: name.to_string(), ..TopicRef::default() });
+    let by_name = message.topic_names.iter().map(|name| TopicRef {
+        name: name.to_string(),
+        ..TopicRef::default()
+    });
     let by_either = message.topics.iter().map(|topic| TopicRef {
-        name: topic.name.as_ref().map_or_else(String::new, |name| name.to_string()),
-        topic_id: if topic.name.is_none() { TopicId(topic.topic_id).to_vec().into() } else { Vec::new().into() },
+        name: topic
+            .name
+            .as_ref()
+            .map_or_else(String::new, |name| name.to_string()),
+        topic_id: if topic.name.is_none() {
+            TopicId(topic.topic_id).to_vec().into()
+        } else {
+            Vec::new().into()
+        },
     });
     let topics: Vec<TopicRef> = by_name.chain(by_either).collect();
-    let delete = v1::DeleteTopicsRequest { topics: topics.clone(), timeout_ms };
+    let delete = v1::DeleteTopicsRequest {
+        topics: topics.clone(),
+        timeout_ms,
+    };
     let responses = match request.broker.controller.delete_topics(delete, deadline).await {
         Ok(reply) => reply
             .topics
@@ -53,7 +66,11 @@ fn result(
             (!name.is_empty() || request.version < 6).then(|| WireTopicName(StrBytes::from_string(name))),
         )
         .with_error_code(code);
-    let result = if request.version >= 5 { result.with_error_message(text) } else { result };
+    let result = if request.version >= 5 {
+        result.with_error_message(text)
+    } else {
+        result
+    };
     if request.version >= 6 {
         result.with_topic_id(TopicId::from_slice(topic_id).map_or_else(Uuid::nil, |id| id.0))
     } else {

@@ -21,14 +21,26 @@ const CONTROLLERS: i8 = 2;
 const ALL_CLUSTER_OPERATIONS: i32 = 0x1fa0;
 
 pub(crate) async fn handle(request: Request, message: DescribeClusterRequest) -> DescribeClusterResponse {
-    let endpoint_type = if request.version >= 1 { message.endpoint_type } else { BROKERS };
+    let endpoint_type = if request.version >= 1 {
+        message.endpoint_type
+    } else {
+        BROKERS
+    };
     if endpoint_type != BROKERS {
         let (code, text) = if endpoint_type == CONTROLLERS {
-            admin::refusal(ErrorCode::MismatchedEndpointType, "this is a broker: ask for endpoint type 1")
+            admin::refusal(
+                ErrorCode::MismatchedEndpointType,
+                "this is a broker: ask for endpoint type 1",
+            )
         } else {
-            admin::refusal(ErrorCode::UnsupportedEndpointType, format!("endpoint type {endpoint_type} is unknown"))
+            admin::refusal(
+                ErrorCode::UnsupportedEndpointType,
+                format!("endpoint type {endpoint_type} is unknown"),
+            )
         };
-        return DescribeClusterResponse::default().with_error_code(code).with_error_message(text);
+        return DescribeClusterResponse::default()
+            .with_error_code(code)
+            .with_error_message(text);
     }
     let image = request.broker.images.current();
     let with_fenced = request.version >= 2 && message.include_fenced_brokers;
@@ -48,11 +60,19 @@ pub(crate) async fn handle(request: Request, message: DescribeClusterRequest) ->
             )
         })
         .collect();
-    let operations = if message.include_cluster_authorized_operations { ALL_CLUSTER_OPERATIONS } else { i32::MIN };
-    let controller = cluster_view::stand_in_controller(&image, &request.listener, request.broker.config.node_id);
+    let operations = if message.include_cluster_authorized_operations {
+        ALL_CLUSTER_OPERATIONS
+    } else {
+        i32::MIN
+    };
+    let controller =
+        cluster_view::stand_in_controller(&image, &request.listener, request.broker.config.node_id);
     DescribeClusterResponse::default()
         .with_cluster_id(StrBytes::from_string(
-            image.cluster_id.as_ref().map_or_else(String::new, ToString::to_string),
+            image
+                .cluster_id
+                .as_ref()
+                .map_or_else(String::new, ToString::to_string),
         ))
         .with_controller_id(WireBrokerId(controller.map_or(-1, protocol::BrokerId::get)))
         .with_brokers(brokers)

@@ -21,8 +21,10 @@ use crate::kafka::{Request, admin, api::Api, config_resource};
 pub(crate) const API: Api = Api::new(ApiKey::DescribeConfigs, 1, 4);
 
 pub(crate) async fn handle(request: Request, message: DescribeConfigsRequest) -> DescribeConfigsResponse {
-    let (synonyms, documentation) =
-        (message.include_synonyms, message.include_documentation && request.version >= 3);
+    let (synonyms, documentation) = (
+        message.include_synonyms,
+        message.include_documentation && request.version >= 3,
+    );
     let results = message.resources.into_iter().map(|resource| {
         let result = DescribeConfigsResult::default()
             .with_resource_type(resource.resource_type)
@@ -48,7 +50,10 @@ fn describe(
     let image = request.broker.images.current();
     match &resource {
         ConfigResource::Topic(name) if image.topic(name.as_str()).is_none() => {
-            return Err((ErrorCode::UnknownTopicOrPartition, format!("topic {name} does not exist")));
+            return Err((
+                ErrorCode::UnknownTopicOrPartition,
+                format!("topic {name} does not exist"),
+            ));
         }
         ConfigResource::Broker(id) if *id != request.broker.config.node_id => {
             return Err((
@@ -62,32 +67,34 @@ fn describe(
         _ => {}
     }
     let keys = wanted.configuration_keys.as_ref();
-    Ok(configs::describe(&image, &resource, &request.broker.config.node_defaults)
-        .into_iter()
-        .filter(|config| keys.is_none_or(|keys| keys.iter().any(|key| key.as_str() == config.name)))
-        .map(|config| {
-            let mut result = DescribeConfigsResourceResult::default()
-                .with_name(StrBytes::from_static_str(config.name))
-                .with_value(config.value.clone().map(StrBytes::from_string))
-                .with_read_only(config.read_only)
-                .with_config_source(config.source as i8)
-                .with_is_sensitive(config.sensitive);
-            if synonyms {
-                let synonyms = config.synonyms.iter().map(|synonym| {
-                    DescribeConfigsSynonym::default()
-                        .with_name(StrBytes::from_static_str(synonym.name))
-                        .with_value(Some(StrBytes::from_string(synonym.value.clone())))
-                        .with_source(synonym.source as i8)
-                });
-                result = result.with_synonyms(synonyms.collect());
-            }
-            if request.version >= 3 {
-                result = result.with_config_type(config.kind as i8);
-            }
-            if documentation {
-                result = result.with_documentation(Some(StrBytes::from_static_str(config.doc)));
-            }
-            result
-        })
-        .collect())
+    Ok(
+        configs::describe(&image, &resource, &request.broker.config.node_defaults)
+            .into_iter()
+            .filter(|config| keys.is_none_or(|keys| keys.iter().any(|key| key.as_str() == config.name)))
+            .map(|config| {
+                let mut result = DescribeConfigsResourceResult::default()
+                    .with_name(StrBytes::from_static_str(config.name))
+                    .with_value(config.value.clone().map(StrBytes::from_string))
+                    .with_read_only(config.read_only)
+                    .with_config_source(config.source as i8)
+                    .with_is_sensitive(config.sensitive);
+                if synonyms {
+                    let synonyms = config.synonyms.iter().map(|synonym| {
+                        DescribeConfigsSynonym::default()
+                            .with_name(StrBytes::from_static_str(synonym.name))
+                            .with_value(Some(StrBytes::from_string(synonym.value.clone())))
+                            .with_source(synonym.source as i8)
+                    });
+                    result = result.with_synonyms(synonyms.collect());
+                }
+                if request.version >= 3 {
+                    result = result.with_config_type(config.kind as i8);
+                }
+                if documentation {
+                    result = result.with_documentation(Some(StrBytes::from_static_str(config.doc)));
+                }
+                result
+            })
+            .collect(),
+    )
 }

@@ -24,7 +24,11 @@ const PREFERRED: i8 = 0;
 const UNCLEAN: i8 = 1;
 
 pub(crate) async fn handle(request: Request, message: ElectLeadersRequest) -> ElectLeadersResponse {
-    let election = if request.version >= 1 { message.election_type } else { PREFERRED };
+    let election = if request.version >= 1 {
+        message.election_type
+    } else {
+        PREFERRED
+    };
     if !matches!(election, PREFERRED | UNCLEAN) {
         return ElectLeadersResponse::default().with_error_code(ErrorCode::InvalidRequest.code());
     }
@@ -46,7 +50,10 @@ pub(crate) async fn handle(request: Request, message: ElectLeadersRequest) -> El
     if partitions.is_empty() && !all {
         return ElectLeadersResponse::default();
     }
-    let elect = v1::ElectLeadersRequest { unclean: election == UNCLEAN, partitions: partitions.clone() };
+    let elect = v1::ElectLeadersRequest {
+        unclean: election == UNCLEAN,
+        partitions: partitions.clone(),
+    };
     let mut results: BTreeMap<String, Vec<PartitionResult>> = BTreeMap::new();
     let mut add = |partition: PartitionRef, (code, text): (i16, Option<StrBytes>)| {
         if all && code == ErrorCode::ElectionNotNeeded.code() {
@@ -66,7 +73,9 @@ pub(crate) async fn handle(request: Request, message: ElectLeadersRequest) -> El
             }
         }
         Err(error) if all => return ElectLeadersResponse::default().with_error_code(error.code().code()),
-        Err(error) => partitions.into_iter().for_each(|partition| add(partition, admin::failure(&error))),
+        Err(error) => partitions
+            .into_iter()
+            .for_each(|partition| add(partition, admin::failure(&error))),
     }
     let results = results.into_iter().map(|(topic, partitions)| {
         ReplicaElectionResult::default()

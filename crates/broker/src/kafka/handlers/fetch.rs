@@ -9,7 +9,7 @@ use std::{sync::Arc, time::Duration};
 
 use kafka_protocol::messages::{ApiKey, FetchRequest};
 use protocol::{ErrorCode, LeaderEpoch, Offset, PartitionIndex, TopicPartition};
-use replication::{FetchRead, IsolationLevel, Partition, ProgressGuard, ProgressListener};
+use replication::{FetchRead, Isolation, Partition, ProgressListener, Subscription};
 use tokio::{sync::Notify, time::Instant};
 
 use crate::{
@@ -41,7 +41,10 @@ struct Wanted {
 
 pub(crate) async fn handle(request: &Request, message: FetchRequest) -> Answer {
     let refuse = |error| {
-        let fetched = Fetched { error: Some(error), ..Fetched::default() };
+        let fetched = Fetched {
+            error: Some(error),
+            ..Fetched::default()
+        };
         fetch_encoder::encode(request.correlation_id, request.version, fetched)
     };
     // A session that was never granted, or an incremental request of one.
@@ -53,9 +56,9 @@ pub(crate) async fn handle(request: &Request, message: FetchRequest) -> Answer {
         return refuse(ErrorCode::InvalidRequest);
     }
     let isolation = if message.isolation_level == 1 {
-        IsolationLevel::ReadCommitted
+        Isolation::ReadCommitted
     } else {
-        IsolationLevel::ReadUncommitted
+        Isolation::ReadUncommitted
     };
     let (topics, wanted) = resolve(request, &message);
     let deadline = Instant::now() + Duration::from_millis(message.max_wait_ms.max(0) as u64);
@@ -64,7 +67,7 @@ pub(crate) async fn handle(request: &Request, message: FetchRequest) -> Answer {
 
     // Listening begins before the first read: progress in between is not missed.
     let wake = Arc::new(Wake(Notify::new()));
-    let _listening: Vec<ProgressGuard> = if message.max_wait_ms > 0 && min_bytes > 0 {
+    let _listening: Vec<Subscription> = if message.max_wait_ms > 0 && min_bytes > 0 {
         let listener: Arc<dyn ProgressListener> = Arc::<Wake>::clone(&wake);
         wanted
             .iter()
@@ -114,7 +117,10 @@ fn resolve(request: &Request, message: &FetchRequest) -> (Vec<(String, TopicRef)
                 current_leader_epoch: LeaderEpoch::from_wire(partition.current_leader_epoch),
                 last_fetched_epoch: LeaderEpoch::from_wire(partition.last_fetched_epoch),
                 replica: found.and_then(|topic| {
-                    request.broker.replicas.partition(TopicPartition::new(topic.id, index))
+                    request
+                        .broker
+                        .replicas
+                        .partition(TopicPartition::new(topic.id, index))
                 }),
             });
         }
@@ -128,7 +134,7 @@ fn resolve(request: &Request, message: &FetchRequest) -> (Vec<(String, TopicRef)
 async fn read_all(
     wanted: &[Wanted],
     max_bytes: usize,
-    isolation: IsolationLevel,
+    isolation: Isolation,
 ) -> (Vec<FetchedPartition>, usize, bool) {
     let mut left = max_bytes;
     let mut total = 0;
@@ -165,7 +171,7 @@ async fn read_all(
                     high_watermark: Some(read.high_watermark),
                     last_stable_offset: Some(read.last_stable_offset),
                     log_start_offset: Some(read.log_start_offset),
-                    diverging: read.diverging_epoch,
+                    diverging: read.diverging_epoch.map(|end| (end.epoch, end.end_offset)),
                     current_leader: None,
                     records: read.records,
                 });
@@ -196,7 +202,10 @@ fn answer(
         })
         .collect();
     for (part, mut partition) in wanted.iter().zip(partitions) {
-        if matches!(partition.error, ErrorCode::NotLeaderOrFollower | ErrorCode::FencedLeaderEpoch) {
+        if matches!(
+            partition.error,
+            ErrorCode::NotLeaderOrFollower | ErrorCode::FencedLeaderEpoch
+        ) {
             let hint = topics[part.topic]
                 .1
                 .look_up(&image)
@@ -209,6 +218,10 @@ fn answer(
         fetched[part.topic].partitions.push(partition);
     }
     let node_endpoints = cluster_view::addresses_of(&image, &request.listener, leaders);
-    let fetched = Fetched { error: None, topics: fetched, node_endpoints };
+    let fetched = Fetched {
+        error: None,
+        topics: fetched,
+        node_endpoints,
+    };
     fetch_encoder::encode(request.correlation_id, request.version, fetched)
 }

@@ -22,12 +22,18 @@ const TRANSACTION: i8 = 1;
 
 pub(crate) async fn handle(request: Request, message: FindCoordinatorRequest) -> FindCoordinatorResponse {
     let (error, text) = match message.key_type {
-        GROUP => (ErrorCode::CoordinatorNotAvailable, "Consumer groups are not served by this version."),
+        GROUP => (
+            ErrorCode::CoordinatorNotAvailable,
+            "Consumer groups are not served by this version.",
+        ),
         TRANSACTION => (
             ErrorCode::TransactionalIdAuthorizationFailed,
             "Transactions are not served by this version: configure the producer without transactional.id.",
         ),
-        _ => (ErrorCode::InvalidRequest, "The key type is neither group (0) nor transaction (1)."),
+        _ => (
+            ErrorCode::InvalidRequest,
+            "The key type is neither group (0) nor transaction (1).",
+        ),
     };
     let text = StrBytes::from_static_str(text);
     let nobody = WireBrokerId(-1);

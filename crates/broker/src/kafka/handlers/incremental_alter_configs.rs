@@ -13,7 +13,11 @@ use protocol::{
     grpc::v1::{AlterConfig, ConfigOp},
 };
 
-use crate::kafka::{Request, api::Api, config_resource::{self, Alteration}};
+use crate::kafka::{
+    Request,
+    api::Api,
+    config_resource::{self, Alteration},
+};
 
 pub(crate) const API: Api = Api::new(ApiKey::IncrementalAlterConfigs, 0, 1);
 
@@ -48,7 +52,11 @@ pub(crate) async fn handle(
                 })
             })
             .collect();
-        Alteration { resource_type: resource.resource_type, name: resource.resource_name, configs }
+        Alteration {
+            resource_type: resource.resource_type,
+            name: resource.resource_name,
+            configs,
+        }
     });
     let results = config_resource::alter(&request, alterations.collect(), message.validate_only, false).await;
     let responses = results.into_iter().map(|result| {

@@ -21,7 +21,9 @@ pub(crate) async fn handle(request: Request, message: InitProducerIdRequest) -> 
         Some(id) if id.is_empty() => failed(ErrorCode::InvalidRequest),
         Some(_) => failed(ErrorCode::TransactionalIdAuthorizationFailed),
         None => match request.broker.producer_ids.next().await {
-            Ok(id) => InitProducerIdResponse::default().with_producer_id(id.get().into()).with_producer_epoch(0),
+            Ok(id) => InitProducerIdResponse::default()
+                .with_producer_id(id.get().into())
+                .with_producer_epoch(0),
             Err(error) => failed(error),
         },
     }

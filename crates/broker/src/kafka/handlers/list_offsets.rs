@@ -3,6 +3,8 @@
 //! Special timestamps: −1 latest, −2 earliest, −3 the record with the largest timestamp (from version
 //! 7), −4 earliest local (from 8; everything is local), −5 latest tiered (from 9; nothing is tiered).
 
+use std::sync::Arc;
+
 use ::metadata::ClusterImage;
 use kafka_protocol::messages::{
     ApiKey, ListOffsetsRequest, ListOffsetsResponse,
@@ -10,9 +12,12 @@ use kafka_protocol::messages::{
     list_offsets_response::{ListOffsetsPartitionResponse, ListOffsetsTopicResponse},
 };
 use protocol::{ErrorCode, LeaderEpoch, PartitionIndex, TopicPartition};
-use replication::{IsolationLevel, OffsetQuery};
+use replication::{Isolation, ReadRefused};
 
-use crate::kafka::{Request, api::Api, topic_ref::TopicRef};
+use crate::{
+    kafka::{Request, api::Api, topic_ref::TopicRef},
+    records,
+};
 
 pub(crate) const API: Api = Api::new(ApiKey::ListOffsets, 1, 10);
 
@@ -24,9 +29,9 @@ const LATEST_TIERED: i64 = -5;
 
 pub(crate) async fn handle(request: Request, message: ListOffsetsRequest) -> ListOffsetsResponse {
     let isolation = if message.isolation_level == 1 {
-        IsolationLevel::ReadCommitted
+        Isolation::ReadCommitted
     } else {
-        IsolationLevel::ReadUncommitted
+        Isolation::ReadUncommitted
     };
     let image = request.broker.images.current();
     let mut topics = Vec::with_capacity(message.topics.len());
@@ -48,7 +53,11 @@ pub(crate) async fn handle(request: Request, message: ListOffsetsRequest) -> Lis
             };
             partitions.push(answer.with_partition_index(index));
         }
-        topics.push(ListOffsetsTopicResponse::default().with_name(topic.name).with_partitions(partitions));
+        topics.push(
+            ListOffsetsTopicResponse::default()
+                .with_name(topic.name)
+                .with_partitions(partitions),
+        );
     }
     ListOffsetsResponse::default().with_topics(topics)
 }
@@ -60,30 +69,70 @@ struct Found {
     epoch: Option<LeaderEpoch>,
 }
 
+/// What a partition is asked for.
+enum Query {
+    Earliest,
+    Latest,
+    MaxTimestamp,
+    Timestamp(i64),
+}
+
 async fn find(
     request: &Request,
     image: &ClusterImage,
     reference: &TopicRef,
     partition: &ListOffsetsPartition,
-    isolation: IsolationLevel,
+    isolation: Isolation,
 ) -> Result<Found, ErrorCode> {
+    let nothing = Found {
+        timestamp: -1,
+        offset: -1,
+        epoch: None,
+    };
     let query = match (partition.timestamp, request.version) {
-        (LATEST, _) => OffsetQuery::Latest(isolation),
-        (EARLIEST, _) => OffsetQuery::Earliest,
-        (MAX_TIMESTAMP, 7..) => OffsetQuery::MaxTimestamp,
-        (EARLIEST_LOCAL, 8..) => OffsetQuery::Earliest,
-        (LATEST_TIERED, 9..) => return Ok(Found { timestamp: -1, offset: -1, epoch: None }),
-        (timestamp @ 0.., _) => OffsetQuery::Timestamp(timestamp),
+        (LATEST, _) => Query::Latest,
+        (EARLIEST, _) => Query::Earliest,
+        (MAX_TIMESTAMP, 7..) => Query::MaxTimestamp,
+        (EARLIEST_LOCAL, 8..) => Query::Earliest,
+        (LATEST_TIERED, 9..) => return Ok(nothing),
+        (timestamp @ 0.., _) => Query::Timestamp(timestamp),
         _ => return Err(ErrorCode::UnsupportedVersion),
     };
     let topic = reference.look_up(image)?;
     let tp = TopicPartition::new(topic.id, PartitionIndex(partition.partition_index));
     let replica = request.broker.replicas.partition(tp)?;
     let current = LeaderEpoch::from_wire(partition.current_leader_epoch);
-    let found = replica.find_offset(query, current).await.map_err(|error| error.code())?;
-    Ok(found.map_or(Found { timestamp: -1, offset: -1, epoch: None }, |found| Found {
-        timestamp: found.timestamp.unwrap_or(-1),
+    let found = match query {
+        Query::Earliest => {
+            let (offset, epoch) = replica.earliest(current).map_err(ReadRefused::code)?;
+            return Ok(Found {
+                timestamp: -1,
+                offset: offset.get(),
+                epoch,
+            });
+        }
+        Query::Latest => {
+            let (offset, epoch) = replica.latest(current, isolation).map_err(ReadRefused::code)?;
+            return Ok(Found {
+                timestamp: -1,
+                offset: offset.get(),
+                epoch: Some(epoch),
+            });
+        }
+        Query::MaxTimestamp => {
+            replica
+                .max_timestamp(current, Arc::new(records::decompress))
+                .await
+        }
+        Query::Timestamp(timestamp) => {
+            replica
+                .offset_for_timestamp(timestamp, current, Arc::new(records::decompress))
+                .await
+        }
+    };
+    Ok(found.map_err(ReadRefused::code)?.map_or(nothing, |found| Found {
+        timestamp: found.timestamp,
         offset: found.offset.get(),
-        epoch: found.leader_epoch,
+        epoch: Some(found.leader_epoch),
     }))
 }

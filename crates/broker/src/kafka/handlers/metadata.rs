@@ -43,16 +43,21 @@ pub(crate) async fn handle(request: Request, message: MetadataRequest) -> Metada
     // Before version 4 clients could not say no.
     let may_create = request.version < 4 || message.allow_auto_topic_creation;
     let mut creation_errors = BTreeMap::new();
-    if may_create && request.broker.config.auto_create_topics {
-        if let Some(wanted) = &wanted {
-            creation_errors = create_missing(&request, wanted).await;
-        }
+    if let (Some(wanted), true) = (&wanted, may_create && request.broker.config.auto_create_topics) {
+        creation_errors = create_missing(&request, wanted).await;
     }
     let image = request.broker.images.current();
-    let topic_operations =
-        if message.include_topic_authorized_operations { ALL_TOPIC_OPERATIONS } else { NOT_REQUESTED };
+    let topic_operations = if message.include_topic_authorized_operations {
+        ALL_TOPIC_OPERATIONS
+    } else {
+        NOT_REQUESTED
+    };
     let topics = match wanted {
-        None => image.topics.values().map(|topic| describe(&request, &image, topic)).collect(),
+        None => image
+            .topics
+            .values()
+            .map(|topic| describe(&request, &image, topic))
+            .collect(),
         Some(wanted) => wanted
             .iter()
             .map(|wanted| match look_up(&image, wanted) {
@@ -61,9 +66,13 @@ pub(crate) async fn handle(request: Request, message: MetadataRequest) -> Metada
             })
             .collect::<Vec<_>>(),
     };
-    let topics = topics.into_iter().map(|topic| topic.with_topic_authorized_operations(topic_operations)).collect();
+    let topics = topics
+        .into_iter()
+        .map(|topic| topic.with_topic_authorized_operations(topic_operations))
+        .collect();
     let nodes = cluster_view::live_nodes(&image, &request.listener);
-    let controller = cluster_view::stand_in_controller(&image, &request.listener, request.broker.config.node_id);
+    let controller =
+        cluster_view::stand_in_controller(&image, &request.listener, request.broker.config.node_id);
     let brokers = nodes.into_iter().map(|node| {
         MetadataResponseBroker::default()
             .with_node_id(WireBrokerId(node.id.get()))
@@ -71,11 +80,19 @@ pub(crate) async fn handle(request: Request, message: MetadataRequest) -> Metada
             .with_port(i32::from(node.port))
             .with_rack(node.rack.map(StrBytes::from_string))
     });
-    let cluster_operations =
-        if message.include_cluster_authorized_operations { ALL_CLUSTER_OPERATIONS } else { NOT_REQUESTED };
+    let cluster_operations = if message.include_cluster_authorized_operations {
+        ALL_CLUSTER_OPERATIONS
+    } else {
+        NOT_REQUESTED
+    };
     MetadataResponse::default()
         .with_brokers(brokers.collect())
-        .with_cluster_id(image.cluster_id.as_ref().map(|id| StrBytes::from_string(id.to_string())))
+        .with_cluster_id(
+            image
+                .cluster_id
+                .as_ref()
+                .map(|id| StrBytes::from_string(id.to_string())),
+        )
         .with_controller_id(WireBrokerId(controller.map_or(-1, BrokerId::get)))
         .with_cluster_authorized_operations(cluster_operations)
         .with_topics(topics)
@@ -115,12 +132,14 @@ async fn create_missing(request: &Request, wanted: &[Wanted]) -> BTreeMap<String
     let missing: Vec<NewTopic> = wanted
         .iter()
         .filter_map(|wanted| match wanted {
-            Wanted::Name(name) if image.topic(name).is_none() && TopicName::new(name).is_ok() => Some(NewTopic {
-                name: name.clone(),
-                partitions: -1,
-                replication_factor: -1,
-                ..NewTopic::default()
-            }),
+            Wanted::Name(name) if image.topic(name).is_none() && TopicName::new(name).is_ok() => {
+                Some(NewTopic {
+                    name: name.clone(),
+                    partitions: -1,
+                    replication_factor: -1,
+                    ..NewTopic::default()
+                })
+            }
             _ => None,
         })
         .collect();
@@ -134,12 +153,20 @@ async fn create_missing(request: &Request, wanted: &[Wanted]) -> BTreeMap<String
         auto_create: true,
     };
     let wanted: Vec<String> = create.topics.iter().map(|topic| topic.name.clone()).collect();
-    let reply = match request.broker.controller.create_topics(create, Instant::now() + AUTO_CREATE_WAIT).await {
+    let reply = match request
+        .broker
+        .controller
+        .create_topics(create, Instant::now() + AUTO_CREATE_WAIT)
+        .await
+    {
         Ok(reply) => reply,
         // The client asks again; by then the topic may be there.
         Err(error) => {
             tracing::debug!(%error, "automatic topic creation failed");
-            return wanted.into_iter().map(|name| (name, ErrorCode::LeaderNotAvailable)).collect();
+            return wanted
+                .into_iter()
+                .map(|name| (name, ErrorCode::LeaderNotAvailable))
+                .collect();
         }
     };
     reply
@@ -185,7 +212,10 @@ fn describe(request: &Request, image: &ClusterImage, topic: &Topic) -> MetadataR
     MetadataResponseTopic::default()
         .with_name(Some(WireTopicName(StrBytes::from_string(topic.name.to_string()))))
         .with_topic_id(topic.id.0)
-        .with_is_internal(topic.name.as_str().starts_with("__consumer_offsets") || topic.name.as_str() == "__transaction_state")
+        .with_is_internal(
+            topic.name.as_str().starts_with("__consumer_offsets")
+                || topic.name.as_str() == "__transaction_state",
+        )
         .with_partitions(partitions)
 }
 
@@ -197,7 +227,12 @@ fn describe_partition(
 ) -> MetadataResponsePartition {
     let is_live = |id: &BrokerId| image.brokers.get(id).is_some_and(|broker| !broker.fenced);
     let wire = |ids: &[BrokerId]| ids.iter().map(|id| WireBrokerId(id.get())).collect::<Vec<_>>();
-    let offline: Vec<BrokerId> = partition.replicas.iter().copied().filter(|id| !is_live(id)).collect();
+    let offline: Vec<BrokerId> = partition
+        .replicas
+        .iter()
+        .copied()
+        .filter(|id| !is_live(id))
+        .collect();
     let leader = partition.leader.filter(is_live);
     let reachable = leader.and_then(|id| cluster_view::address(image.brokers.get(&id)?, &request.listener));
     let error = match (leader, reachable) {
@@ -209,7 +244,11 @@ fn describe_partition(
     MetadataResponsePartition::default()
         .with_error_code(error.code())
         .with_partition_index(index.get())
-        .with_leader_id(WireBrokerId(if error.is_none() { leader.map_or(-1, BrokerId::get) } else { -1 }))
+        .with_leader_id(WireBrokerId(if error.is_none() {
+            leader.map_or(-1, BrokerId::get)
+        } else {
+            -1
+        }))
         .with_leader_epoch(partition.leader_epoch.get())
         .with_replica_nodes(wire(&partition.replicas))
         .with_isr_nodes(wire(&partition.isr))

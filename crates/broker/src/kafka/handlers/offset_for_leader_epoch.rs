@@ -7,6 +7,8 @@ use kafka_protocol::messages::{
 };
 use protocol::{LeaderEpoch, PartitionIndex, TopicPartition};
 
+use replication::RoleError;
+
 use crate::kafka::{Request, api::Api, topic_ref::TopicRef};
 
 pub(crate) const API: Api = Api::new(ApiKey::OffsetForLeaderEpoch, 2, 4);
@@ -27,21 +29,28 @@ pub(crate) async fn handle(
                     let tp = TopicPartition::new(topic.id, PartitionIndex(asked.partition));
                     let replica = request.broker.replicas.partition(tp)?;
                     let current = LeaderEpoch::from_wire(asked.current_leader_epoch);
-                    replica.end_offset_for_epoch(LeaderEpoch(asked.leader_epoch), current)
+                    replica
+                        .end_offset_for_epoch(LeaderEpoch(asked.leader_epoch), current)
+                        .map_err(RoleError::code)
                 });
                 let answer = EpochEndOffset::default().with_partition(asked.partition);
                 match end {
-                    Ok(Some((epoch, offset))) => {
-                        answer.with_leader_epoch(epoch.get()).with_end_offset(offset.get())
-                    }
+                    Ok(Some(end)) => answer
+                        .with_leader_epoch(end.epoch.get())
+                        .with_end_offset(end.end_offset.get()),
                     Ok(None) => answer.with_leader_epoch(-1).with_end_offset(-1),
-                    Err(error) => {
-                        answer.with_error_code(error.code()).with_leader_epoch(-1).with_end_offset(-1)
-                    }
+                    Err(error) => answer
+                        .with_error_code(error.code())
+                        .with_leader_epoch(-1)
+                        .with_end_offset(-1),
                 }
             })
             .collect();
-        topics.push(OffsetForLeaderTopicResult::default().with_topic(topic.topic).with_partitions(partitions));
+        topics.push(
+            OffsetForLeaderTopicResult::default()
+                .with_topic(topic.topic)
+                .with_partitions(partitions),
+        );
     }
     OffsetForLeaderEpochResponse::default().with_topics(topics)
 }

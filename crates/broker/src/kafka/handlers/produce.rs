@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use ::metadata::configs::TopicSettings;
+use ::metadata::configs::{self, TopicSettings};
 use bytes::Bytes;
 use kafka_protocol::{
     messages::{
@@ -19,7 +19,10 @@ use kafka_protocol::{
     },
     protocol::StrBytes,
 };
-use protocol::{BrokerId, ErrorCode, LeaderEpoch, PartitionIndex, TopicPartition};
+use protocol::{
+    BrokerId, ErrorCode, LeaderEpoch, PartitionIndex, TopicPartition,
+    batch::{Compression, TimestampType},
+};
 use replication::{Acks, AppendResult, AppendTicket, ProduceAppend};
 use tokio::time::Instant;
 
@@ -34,7 +37,12 @@ use crate::{
     metric_names, records,
 };
 
-pub(crate) const API: Api = Api { key: ApiKey::Produce, advertised_from: 0, served_from: 3, to: 13 };
+pub(crate) const API: Api = Api {
+    key: ApiKey::Produce,
+    advertised_from: 0,
+    served_from: 3,
+    to: 13,
+};
 
 /// One partition between the two phases.
 struct Entry {
@@ -58,7 +66,13 @@ struct Outcome {
 
 impl Outcome {
     fn failed(error: ErrorCode, message: impl Into<Option<String>>) -> Self {
-        Self { error, result: None, message: message.into(), record_errors: Vec::new(), leader_hint: None }
+        Self {
+            error,
+            result: None,
+            message: message.into(),
+            record_errors: Vec::new(),
+            leader_hint: None,
+        }
     }
 }
 
@@ -97,22 +111,32 @@ pub(crate) fn begin(
                 .map(|data| {
                     let partition = PartitionIndex(data.index);
                     let state = match &acks {
-                        Err(refused) => {
-                            State::Done(Outcome::failed(refused.error, refused.message.clone()))
-                        }
+                        Err(refused) => State::Done(Outcome::failed(refused.error, refused.message.clone())),
                         Ok(_) if transactional => State::Done(Outcome::failed(
                             ErrorCode::TransactionalIdAuthorizationFailed,
                             "Transactions are not served by this version.".to_owned(),
                         )),
                         Ok(acks) => start(&request, &reference, partition, data.records, *acks),
                     };
-                    Entry { index: data.index, state }
+                    Entry {
+                        index: data.index,
+                        state,
+                    }
                 })
                 .collect();
-            Topic { name: topic.name, reference, entries }
+            Topic {
+                name: topic.name,
+                reference,
+                entries,
+            }
         })
         .collect();
-    finish(request, topics, acks.is_ok_and(|acks| acks == Acks::None), deadline)
+    finish(
+        request,
+        topics,
+        acks.is_ok_and(|acks| acks == Acks::None),
+        deadline,
+    )
 }
 
 /// Looks the partition up, validates its batches and enqueues the append.
@@ -129,33 +153,44 @@ fn start(
         Ok(topic) => topic,
         Err(error) => return failed(error, format!("{error}: this broker does not know the topic")),
     };
-    let replica = match request.broker.replicas.partition(TopicPartition::new(topic.id, partition)) {
+    let replica = match request
+        .broker
+        .replicas
+        .partition(TopicPartition::new(topic.id, partition))
+    {
         Ok(replica) => replica,
         Err(error) => return failed(error, format!("{error}: {}-{partition}", topic.name)),
     };
-    let config = &request.broker.config;
-    let settings = TopicSettings::resolve(&image, &topic.name, &config.node_defaults);
-    let rules = records::RecordRules::of(&settings, config.batch_validation_header_only, now_ms());
+    let settings = TopicSettings::resolve(&image, &topic.name, &request.broker.config.node_defaults);
+    let rules = rules(request, &settings);
     let Some(batches) = batches.filter(|batches| !batches.is_empty()) else {
-        return failed(ErrorCode::InvalidRecord, "the request has no record batch for the partition".to_owned());
+        return failed(
+            ErrorCode::InvalidRecord,
+            "the request has no record batch for the partition".to_owned(),
+        );
     };
     let bytes = batches.len() as u64;
     match records::validate(batches, &rules) {
         Ok(valid) => {
             metrics::counter!(metric_names::TOPIC_BYTES_IN).increment(bytes);
-            metrics::counter!(metric_names::RECORDS_IN).increment(u64::from(valid.record_count));
+            metrics::counter!(metric_names::RECORDS_IN).increment(valid.record_count.unsigned_abs().into());
             State::Appending(replica.append(ProduceAppend {
                 batches: valid.batches,
                 acks,
                 leader_epoch: None,
-                log_append_time: rules.log_append_time(),
+                log_append_time:
+                    (rules.timestamp_type == TimestampType::LogAppendTime).then_some(rules.now_ms),
             }))
         }
         Err(error) => State::Done(Outcome {
             error: error.code(),
             result: None,
             message: Some(error.to_string()),
-            record_errors: error.record_index().map(|index| (index, error.to_string())).into_iter().collect(),
+            record_errors: error
+                .record_faults()
+                .iter()
+                .map(|fault| (fault.index, fault.kind.to_string()))
+                .collect(),
             leader_hint: None,
         }),
     }
@@ -174,7 +209,7 @@ async fn finish(
         for entry in topic.entries {
             let outcome = match entry.state {
                 State::Done(outcome) => outcome,
-                State::Appending(ticket) if unacknowledged => match ticket.appended().await {
+                State::Appending(mut ticket) if unacknowledged => match ticket.appended().await {
                     Ok(_) => continue,
                     Err(refused) => Outcome::failed(refused.code(), None),
                 },
@@ -209,13 +244,15 @@ async fn finish(
     let mut response = ProduceResponse::default().with_responses(responses);
     if request.version >= 10 {
         let image = request.broker.images.current();
-        let endpoints = cluster_view::addresses_of(&image, &request.listener, leaders).into_iter().map(|node| {
-            NodeEndpoint::default()
-                .with_node_id(WireBrokerId(node.id.get()))
-                .with_host(StrBytes::from_string(node.host))
-                .with_port(i32::from(node.port))
-                .with_rack(node.rack.map(StrBytes::from_string))
-        });
+        let endpoints = cluster_view::addresses_of(&image, &request.listener, leaders)
+            .into_iter()
+            .map(|node| {
+                NodeEndpoint::default()
+                    .with_node_id(WireBrokerId(node.id.get()))
+                    .with_host(StrBytes::from_string(node.host))
+                    .with_port(i32::from(node.port))
+                    .with_rack(node.rack.map(StrBytes::from_string))
+            });
         response = response.with_node_endpoints(endpoints.collect());
     }
     Ok(Some(request.answer(&response)?))
@@ -223,7 +260,10 @@ async fn finish(
 
 /// Adds who leads the partition now, where the client asked the wrong broker (KIP-951).
 fn with_hint(request: &Request, reference: &TopicRef, index: i32, outcome: Outcome) -> Outcome {
-    if !matches!(outcome.error, ErrorCode::NotLeaderOrFollower | ErrorCode::FencedLeaderEpoch) {
+    if !matches!(
+        outcome.error,
+        ErrorCode::NotLeaderOrFollower | ErrorCode::FencedLeaderEpoch
+    ) {
         return outcome;
     }
     let image = request.broker.images.current();
@@ -232,16 +272,35 @@ fn with_hint(request: &Request, reference: &TopicRef, index: i32, outcome: Outco
         .ok()
         .and_then(|topic| topic.partitions.get(&PartitionIndex(index)))
         .map(|partition| cluster_view::leader_hint(partition));
-    Outcome { leader_hint, ..outcome }
+    Outcome {
+        leader_hint,
+        ..outcome
+    }
 }
 
 fn partition_response(request: &Request, index: i32, outcome: Outcome) -> PartitionProduceResponse {
     let mut response = PartitionProduceResponse::default()
         .with_index(index)
         .with_error_code(outcome.error.code())
-        .with_base_offset(outcome.result.as_ref().map_or(-1, |result| result.base_offset.get()))
-        .with_log_append_time_ms(outcome.result.as_ref().and_then(|result| result.log_append_time).unwrap_or(-1))
-        .with_log_start_offset(outcome.result.as_ref().map_or(-1, |result| result.log_start_offset.get()));
+        .with_base_offset(
+            outcome
+                .result
+                .as_ref()
+                .map_or(-1, |result| result.base_offset.get()),
+        )
+        .with_log_append_time_ms(
+            outcome
+                .result
+                .as_ref()
+                .and_then(|result| result.log_append_time)
+                .unwrap_or(-1),
+        )
+        .with_log_start_offset(
+            outcome
+                .result
+                .as_ref()
+                .map_or(-1, |result| result.log_start_offset.get()),
+        );
     if request.version >= 8 {
         let errors = outcome.record_errors.into_iter().map(|(record, message)| {
             BatchIndexAndErrorMessage::default()
@@ -262,9 +321,39 @@ fn partition_response(request: &Request, index: i32, outcome: Outcome) -> Partit
     response
 }
 
+/// By what the topic's records are judged in this request.
+fn rules(request: &Request, settings: &TopicSettings) -> records::RecordRules {
+    let millis = |duration: Duration| i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
+    records::RecordRules {
+        max_message_bytes: settings.max_message_bytes as usize,
+        compacted: settings.cleanup_policy.compact,
+        timestamp_type: match settings.timestamp_type {
+            configs::TimestampType::CreateTime => TimestampType::CreateTime,
+            configs::TimestampType::LogAppendTime => TimestampType::LogAppendTime,
+        },
+        before_max_ms: settings.timestamp_before_max.map_or(i64::MAX, millis),
+        after_max_ms: millis(settings.timestamp_after_max),
+        compression: match settings.compression {
+            configs::TopicCompression::Producer => records::TopicCompression::Producer,
+            configs::TopicCompression::Uncompressed => records::TopicCompression::Fixed(Compression::None),
+            configs::TopicCompression::Gzip => records::TopicCompression::Fixed(Compression::Gzip),
+            configs::TopicCompression::Snappy => records::TopicCompression::Fixed(Compression::Snappy),
+            configs::TopicCompression::Lz4 => records::TopicCompression::Fixed(Compression::Lz4),
+            configs::TopicCompression::Zstd => records::TopicCompression::Fixed(Compression::Zstd),
+        },
+        header_only: request.broker.config.batch_validation_header_only,
+        // KIP-110: before version 7, clients could not know of Zstandard.
+        zstd: request.version >= 7,
+        transactional: false,
+        now_ms: now_ms(),
+    }
+}
+
 /// Milliseconds since 1970, as record timestamps count.
 fn now_ms() -> i64 {
     std::time::SystemTime::now()
         .duration_since(std::time::UNIX_EPOCH)
-        .map_or(0, |elapsed| i64::try_from(elapsed.as_millis()).unwrap_or(i64::MAX))
+        .map_or(0, |elapsed| {
+            i64::try_from(elapsed.as_millis()).unwrap_or(i64::MAX)
+        })
 }

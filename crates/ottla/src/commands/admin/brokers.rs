@@ -46,7 +46,11 @@ impl Brokers {
                     rows.push([
                         broker.broker_id.into(),
                         addresses(&broker).into(),
-                        if broker.rack.is_empty() { serde_json::Value::Null } else { broker.rack.into() },
+                        if broker.rack.is_empty() {
+                            serde_json::Value::Null
+                        } else {
+                            broker.rack.into()
+                        },
                         broker.fenced.into(),
                         broker.broker_epoch.into(),
                         broker.leaders.into(),
@@ -58,13 +62,21 @@ impl Brokers {
                 Ok(ExitCode::SUCCESS)
             }),
             Action::Shutdown { id } => self.target.run(async |mut client| {
-                answer(client.shutdown_broker(ShutdownBrokerRequest { broker_id: id }).await)?;
+                answer(
+                    client
+                        .shutdown_broker(ShutdownBrokerRequest { broker_id: id })
+                        .await,
+                )?;
                 println!("broker {id} is shutting down");
                 Ok(ExitCode::SUCCESS)
             }),
             Action::Unregister { id } => self.target.run(async |mut client| {
                 let request = AdminUnregisterBrokerRequest { broker_id: id };
-                check(answer(client.admin_unregister_broker(request).await)?.error.as_ref())?;
+                check(
+                    answer(client.admin_unregister_broker(request).await)?
+                        .error
+                        .as_ref(),
+                )?;
                 println!("broker {id} is unregistered");
                 Ok(ExitCode::SUCCESS)
             }),
@@ -76,5 +88,9 @@ impl Brokers {
 pub(super) fn addresses(broker: &BrokerNode) -> String {
     let mut listeners: Vec<_> = broker.listeners.iter().collect();
     listeners.sort();
-    listeners.into_iter().map(|(_, address)| address.as_str()).collect::<Vec<_>>().join(",")
+    listeners
+        .into_iter()
+        .map(|(_, address)| address.as_str())
+        .collect::<Vec<_>>()
+        .join(",")
 }

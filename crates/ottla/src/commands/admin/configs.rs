@@ -76,7 +76,11 @@ impl Configs {
             Action::Describe { resource, changed } => {
                 let (scope, name) = resource.wire()?;
                 self.target.run(async |mut client| {
-                    let reply = answer(client.describe_configs(DescribeConfigsRequest { scope, name }).await)?;
+                    let reply = answer(
+                        client
+                            .describe_configs(DescribeConfigsRequest { scope, name })
+                            .await,
+                    )?;
                     check(reply.error.as_ref())?;
                     let mut rows = Rows::new(["key", "value", "source", "read only"]);
                     for config in reply.configs {
@@ -93,11 +97,25 @@ impl Configs {
                     Ok(ExitCode::SUCCESS)
                 })
             }
-            Action::Alter { resource, set, delete, dry_run } => {
+            Action::Alter {
+                resource,
+                set,
+                delete,
+                dry_run,
+            } => {
                 let (scope, name) = resource.wire()?;
                 let set: HashMap<String, String> = pairs(&set)?.into_iter().collect();
-                ensure!(!set.is_empty() || !delete.is_empty(), "nothing to do: name --set or --delete");
-                let request = AdminAlterConfigsRequest { scope, name, set, delete, validate_only: dry_run };
+                ensure!(
+                    !set.is_empty() || !delete.is_empty(),
+                    "nothing to do: name --set or --delete"
+                );
+                let request = AdminAlterConfigsRequest {
+                    scope,
+                    name,
+                    set,
+                    delete,
+                    validate_only: dry_run,
+                };
                 self.target.run(async |mut client| {
                     check(answer(client.admin_alter_configs(request).await)?.error.as_ref())?;
                     println!("{}", if dry_run { "would be accepted" } else { "altered" });

@@ -35,16 +35,27 @@ enum Action {
 impl Leaders {
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
         let format = self.target.output;
-        let Action::Elect { topic, partitions, unclean } = self.action;
+        let Action::Elect {
+            topic,
+            partitions,
+            unclean,
+        } = self.action;
         ensure!(topic.as_deref() != Some(""), "--topic is empty");
-        let request = AdminElectLeadersRequest { topic: topic.unwrap_or_default(), partitions, unclean };
+        let request = AdminElectLeadersRequest {
+            topic: topic.unwrap_or_default(),
+            partitions,
+            unclean,
+        };
         self.target.run(async |mut client| {
             let reply = answer(client.admin_elect_leaders(request).await)?;
             let mut rows = Rows::new(["topic", "partition", "result"]);
             let mut code = ExitCode::SUCCESS;
             let not_needed = i32::from(ErrorCode::ElectionNotNeeded.code());
             for election in reply.elections {
-                let needed = election.error.as_ref().is_none_or(|error| error.code != not_needed);
+                let needed = election
+                    .error
+                    .as_ref()
+                    .is_none_or(|error| error.code != not_needed);
                 let result = match failure(election.error.as_ref()) {
                     None => "elected".to_owned(),
                     Some(_) if !needed => "not needed".to_owned(),

@@ -24,7 +24,12 @@ pub(crate) use topics::Topics;
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Target {
     /// Client ports of one or more brokers, as host:port,host:port; any of them will do.
-    #[arg(long, env = "OTTLA_BOOTSTRAP_SERVER", default_value = "localhost:9092", global = true)]
+    #[arg(
+        long,
+        env = "OTTLA_BOOTSTRAP_SERVER",
+        default_value = "localhost:9092",
+        global = true
+    )]
     pub(crate) bootstrap_server: String,
     /// Tables for people, JSON for programs.
     #[arg(long, value_enum, default_value_t = Format::Table, global = true)]
@@ -35,7 +40,12 @@ impl Target {
     /// Connects to the first broker that answers.
     async fn connect(&self) -> anyhow::Result<AdminClient<Channel>> {
         let mut last = None;
-        for address in self.bootstrap_server.split(',').map(str::trim).filter(|address| !address.is_empty()) {
+        for address in self
+            .bootstrap_server
+            .split(',')
+            .map(str::trim)
+            .filter(|address| !address.is_empty())
+        {
             let endpoint = Endpoint::from_shared(format!("http://{address}"))
                 .with_context(|| format!("{address:?} is not host:port"))?
                 .connect_timeout(Duration::from_secs(3))
@@ -47,7 +57,10 @@ impl Target {
         }
         match last {
             Some((address, error)) => Err(error).with_context(|| {
-                format!("no broker can be reached at {} (tried {address} last): is the cluster running?", self.bootstrap_server)
+                format!(
+                    "no broker can be reached at {} (tried {address} last): is the cluster running?",
+                    self.bootstrap_server
+                )
             }),
             None => bail!("--bootstrap-server names no broker"),
         }
@@ -82,7 +95,11 @@ fn failure(error: Option<&KafkaError>) -> Option<String> {
         .ok()
         .and_then(protocol::ErrorCode::from_code)
         .map_or_else(|| format!("error {}", error.code), |code| code.name().to_owned());
-    Some(if error.message.is_empty() { name } else { format!("{name}: {}", error.message) })
+    Some(if error.message.is_empty() {
+        name
+    } else {
+        format!("{name}: {}", error.message)
+    })
 }
 
 /// Fails with the error's sentence where there is one.

@@ -21,7 +21,10 @@ pub(crate) struct Rows {
 
 impl Rows {
     pub(crate) fn new<const N: usize>(headings: [&'static str; N]) -> Self {
-        Self { headings: headings.to_vec(), rows: Vec::new() }
+        Self {
+            headings: headings.to_vec(),
+            rows: Vec::new(),
+        }
     }
 
     pub(crate) fn push<const N: usize>(&mut self, row: [Value; N]) {
@@ -39,22 +42,32 @@ impl Rows {
 
     fn table(self) -> Table {
         let mut table = Table::new();
-        table.load_style(presets::NOTHING).set_header(self.headings.iter().map(|heading| heading.to_uppercase()));
+        table
+            .load_style(presets::NOTHING)
+            .set_header(self.headings.iter().map(|heading| heading.to_uppercase()));
         for row in self.rows {
-            table.add_row(row.into_iter().map(|cell| match cell {
-                Value::String(text) => text,
-                Value::Null => "-".to_owned(),
-                Value::Array(items) => {
-                    items.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
+            table.add_row(row.into_iter().map(|cell| {
+                match cell {
+                    Value::String(text) => text,
+                    Value::Null => "-".to_owned(),
+                    Value::Array(items) => items
+                        .iter()
+                        .map(ToString::to_string)
+                        .collect::<Vec<_>>()
+                        .join(","),
+                    other => other.to_string(),
                 }
-                other => other.to_string(),
             }));
         }
         table
     }
 
     fn json(self) -> Value {
-        let keys: Vec<String> = self.headings.iter().map(|heading| heading.replace(' ', "_")).collect();
+        let keys: Vec<String> = self
+            .headings
+            .iter()
+            .map(|heading| heading.replace(' ', "_"))
+            .collect();
         let object = |row: Vec<Value>| Value::Object(keys.iter().cloned().zip(row).collect::<Map<_, _>>());
         Value::Array(self.rows.into_iter().map(object).collect())
     }

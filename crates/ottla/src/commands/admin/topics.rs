@@ -3,8 +3,8 @@
 use std::{collections::HashMap, process::ExitCode};
 
 use protocol::grpc::v1::{
-    AddPartitionsRequest, AdminCreateTopicsRequest, AdminDeleteTopicsRequest, AdminNewTopic, AdminTopicResult,
-    DescribeTopicsRequest, ListTopicsRequest,
+    AddPartitionsRequest, AdminCreateTopicsRequest, AdminDeleteTopicsRequest, AdminNewTopic,
+    AdminTopicResult, DescribeTopicsRequest, ListTopicsRequest,
 };
 
 use super::{Target, answer, check, failure, output::Rows, pairs};
@@ -71,20 +71,47 @@ impl Topics {
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
         let format = self.target.output;
         match self.action {
-            Action::Create { name, partitions, replication_factor, configs, dry_run } => {
+            Action::Create {
+                name,
+                partitions,
+                replication_factor,
+                configs,
+                dry_run,
+            } => {
                 let configs: HashMap<String, String> = pairs(&configs)?.into_iter().collect();
-                let topic =
-                    AdminNewTopic { name, partitions, replication_factor, configs, ..AdminNewTopic::default() };
-                let request =
-                    AdminCreateTopicsRequest { topics: vec![topic], validate_only: dry_run, timeout_ms: None };
+                let topic = AdminNewTopic {
+                    name,
+                    partitions,
+                    replication_factor,
+                    configs,
+                    ..AdminNewTopic::default()
+                };
+                let request = AdminCreateTopicsRequest {
+                    topics: vec![topic],
+                    validate_only: dry_run,
+                    timeout_ms: None,
+                };
                 self.target.run(async |mut client| {
                     let reply = answer(client.admin_create_topics(request).await)?;
                     Ok(print_results(reply.topics, format))
                 })
             }
             Action::List { internal } => self.target.run(async |mut client| {
-                let reply = answer(client.list_topics(ListTopicsRequest { include_internal: internal }).await)?;
-                let mut rows = Rows::new(["topic", "id", "partitions", "replication factor", "under replicated", "offline"]);
+                let reply = answer(
+                    client
+                        .list_topics(ListTopicsRequest {
+                            include_internal: internal,
+                        })
+                        .await,
+                )?;
+                let mut rows = Rows::new([
+                    "topic",
+                    "id",
+                    "partitions",
+                    "replication factor",
+                    "under replicated",
+                    "offline",
+                ]);
                 for topic in reply.topics {
                     rows.push([
                         topic.name.into(),
@@ -100,7 +127,15 @@ impl Topics {
             }),
             Action::Describe { names } => self.target.run(async |mut client| {
                 let reply = answer(client.describe_topics(DescribeTopicsRequest { names }).await)?;
-                let mut rows = Rows::new(["topic", "partition", "leader", "leader epoch", "replicas", "isr", "elr"]);
+                let mut rows = Rows::new([
+                    "topic",
+                    "partition",
+                    "leader",
+                    "leader epoch",
+                    "replicas",
+                    "isr",
+                    "elr",
+                ]);
                 let mut code = ExitCode::SUCCESS;
                 for topic in reply.topics {
                     if let Some(sentence) = failure(topic.error.as_ref()) {
@@ -111,7 +146,11 @@ impl Topics {
                         rows.push([
                             topic.name.clone().into(),
                             partition.partition.into(),
-                            if partition.leader < 0 { serde_json::Value::Null } else { partition.leader.into() },
+                            if partition.leader < 0 {
+                                serde_json::Value::Null
+                            } else {
+                                partition.leader.into()
+                            },
                             partition.leader_epoch.into(),
                             partition.replicas.into(),
                             partition.isr.into(),
@@ -123,7 +162,10 @@ impl Topics {
                 Ok(code)
             }),
             Action::Delete { names } => self.target.run(async |mut client| {
-                let request = AdminDeleteTopicsRequest { names, timeout_ms: None };
+                let request = AdminDeleteTopicsRequest {
+                    names,
+                    timeout_ms: None,
+                };
                 let reply = answer(client.admin_delete_topics(request).await)?;
                 Ok(print_results(reply.topics, format))
             }),
@@ -154,7 +196,13 @@ fn print_results(results: Vec<AdminTopicResult>, format: super::Format) -> ExitC
             code = ExitCode::FAILURE;
             continue;
         }
-        let count = |count: i32| if count > 0 { count.into() } else { serde_json::Value::Null };
+        let count = |count: i32| {
+            if count > 0 {
+                count.into()
+            } else {
+                serde_json::Value::Null
+            }
+        };
         rows.push([
             topic.name.into(),
             topic.topic_id.into(),

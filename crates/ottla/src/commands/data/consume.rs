@@ -46,14 +46,19 @@ impl Consume {
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
         let mut config = self.client.config()?;
         // Partitions are assigned here, so no group coordinates; the name is a formality of the library.
-        config.set("group.id", "ottla-consume").set("enable.auto.commit", "false").set("enable.partition.eof", "true");
+        config
+            .set("group.id", "ottla-consume")
+            .set("enable.auto.commit", "false")
+            .set("enable.partition.eof", "true");
         let consumer: BaseConsumer = config.create().context("cannot make a consumer")?;
         let partitions = self.partitions(&consumer)?;
         let mut assignment = TopicPartitionList::new();
         for &partition in &partitions {
             assignment.add_partition_offset(&self.topic, partition, self.start())?;
         }
-        consumer.assign(&assignment).context("cannot assign the partitions")?;
+        consumer
+            .assign(&assignment)
+            .context("cannot assign the partitions")?;
         self.print(&consumer, partitions.len())
     }
 
@@ -69,16 +74,36 @@ impl Consume {
     fn partitions(&self, consumer: &BaseConsumer) -> anyhow::Result<Vec<i32>> {
         let metadata = consumer
             .fetch_metadata(Some(&self.topic), Duration::from_secs(30))
-            .with_context(|| format!("the cluster's metadata could not be fetched; is it running at {}?", self.client.bootstrap_server))?;
-        let topic = metadata.topics().first().context("the cluster answered without the topic")?;
+            .with_context(|| {
+                format!(
+                    "the cluster's metadata could not be fetched; is it running at {}?",
+                    self.client.bootstrap_server
+                )
+            })?;
+        let topic = metadata
+            .topics()
+            .first()
+            .context("the cluster answered without the topic")?;
         if let Some(error) = topic.error() {
-            bail!("topic {}: {}", self.topic, rdkafka::error::RDKafkaErrorCode::from(error));
+            bail!(
+                "topic {}: {}",
+                self.topic,
+                rdkafka::error::RDKafkaErrorCode::from(error)
+            );
         }
-        let all: Vec<i32> = topic.partitions().iter().map(rdkafka::metadata::MetadataPartition::id).collect();
+        let all: Vec<i32> = topic
+            .partitions()
+            .iter()
+            .map(rdkafka::metadata::MetadataPartition::id)
+            .collect();
         match self.partition {
             None => Ok(all),
             Some(partition) => {
-                ensure!(all.contains(&partition), "topic {} has no partition {partition}", self.topic);
+                ensure!(
+                    all.contains(&partition),
+                    "topic {} has no partition {partition}",
+                    self.topic
+                );
                 Ok(vec![partition])
             }
         }
@@ -109,12 +134,25 @@ impl Consume {
             };
             let headers: Vec<(&str, &[u8])> = message
                 .headers()
-                .map(|headers| headers.iter().map(|header| (header.key, header.value.unwrap_or_default())).collect())
+                .map(|headers| {
+                    headers
+                        .iter()
+                        .map(|header| (header.key, header.value.unwrap_or_default()))
+                        .collect()
+                })
                 .unwrap_or_default();
             line.clear();
-            self.format.write(&mut line, &headers, message.key(), message.payload().unwrap_or_default());
+            self.format.write(
+                &mut line,
+                &headers,
+                message.key(),
+                message.payload().unwrap_or_default(),
+            );
             line.push(b'\n');
-            if let Err(error) = out.write_all(&line).and_then(|()| if to_terminal { out.flush() } else { Ok(()) }) {
+            if let Err(error) = out
+                .write_all(&line)
+                .and_then(|()| if to_terminal { out.flush() } else { Ok(()) })
+            {
                 // A reader that has seen enough, such as `head`.
                 if error.kind() == std::io::ErrorKind::BrokenPipe {
                     return Ok(ExitCode::SUCCESS);

@@ -31,7 +31,11 @@ impl LineFormat {
             let headers = headers
                 .split(',')
                 .filter(|header| !header.is_empty())
-                .map(|header| header.split_once('=').with_context(|| format!("header {header:?} is not name=value")))
+                .map(|header| {
+                    header
+                        .split_once('=')
+                        .with_context(|| format!("header {header:?} is not name=value"))
+                })
                 .collect::<anyhow::Result<_>>()?;
             (headers, rest)
         } else {
@@ -48,7 +52,13 @@ impl LineFormat {
     }
 
     /// Writes a record as a line, without the line's end.
-    pub(crate) fn write(&self, out: &mut Vec<u8>, headers: &[(&str, &[u8])], key: Option<&[u8]>, value: &[u8]) {
+    pub(crate) fn write(
+        &self,
+        out: &mut Vec<u8>,
+        headers: &[(&str, &[u8])],
+        key: Option<&[u8]>,
+        value: &[u8],
+    ) {
         if self.headers {
             for (at, (name, value)) in headers.iter().enumerate() {
                 if at > 0 {
@@ -73,7 +83,10 @@ mod tests {
     use super::*;
 
     fn format() -> LineFormat {
-        LineFormat { key_separator: Some(":".to_owned()), headers: true }
+        LineFormat {
+            key_separator: Some(":".to_owned()),
+            headers: true,
+        }
     }
 
     #[test]
@@ -82,9 +95,18 @@ mod tests {
         let cut = format().parse(line).expect("well formed");
         assert_eq!(cut.headers, [("a", "1"), ("a", "2")]);
         assert_eq!((cut.key, cut.value), (Some("key"), "value:with:colons"));
-        let headers: Vec<_> = cut.headers.iter().map(|(name, value)| (*name, value.as_bytes())).collect();
+        let headers: Vec<_> = cut
+            .headers
+            .iter()
+            .map(|(name, value)| (*name, value.as_bytes()))
+            .collect();
         let mut out = Vec::new();
-        format().write(&mut out, &headers, cut.key.map(str::as_bytes), cut.value.as_bytes());
+        format().write(
+            &mut out,
+            &headers,
+            cut.key.map(str::as_bytes),
+            cut.value.as_bytes(),
+        );
         assert_eq!(out, line.as_bytes());
     }
 

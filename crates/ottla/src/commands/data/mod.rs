@@ -23,7 +23,9 @@ pub(crate) struct Client {
 impl Client {
     fn config(&self) -> anyhow::Result<ClientConfig> {
         let mut config = ClientConfig::new();
-        config.set("bootstrap.servers", &self.bootstrap_server).set("client.id", "ottla");
+        config
+            .set("bootstrap.servers", &self.bootstrap_server)
+            .set("client.id", "ottla");
         for (key, value) in super::admin::pairs(&self.properties)? {
             config.set(key, value);
         }

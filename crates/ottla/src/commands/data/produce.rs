@@ -52,7 +52,10 @@ impl ProducerContext for Deliveries {
             Err((error, message)) => {
                 // The first failures say why; a count says how many.
                 if self.failed.fetch_add(1, Ordering::Relaxed) < 5 {
-                    eprintln!("ottla: a record for partition {} failed: {error}", message.partition());
+                    eprintln!(
+                        "ottla: a record for partition {} failed: {error}",
+                        message.partition()
+                    );
                 }
             }
         }
@@ -63,22 +66,30 @@ impl Produce {
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
         let mut config = self.client.config()?;
         // What the command line says goes first; these are defaults.
-        for (key, value) in [("acks", "all"), ("enable.idempotence", "true"), ("linger.ms", "5")] {
+        for (key, value) in [
+            ("acks", "all"),
+            ("enable.idempotence", "true"),
+            ("linger.ms", "5"),
+        ] {
             if config.get(key).is_none() {
                 config.set(key, value);
             }
         }
-        let producer: ThreadedProducer<Deliveries> =
-            config.create_with_context(Deliveries::default()).context("cannot make a producer")?;
+        let producer: ThreadedProducer<Deliveries> = config
+            .create_with_context(Deliveries::default())
+            .context("cannot make a producer")?;
         let progress = progress();
         let mut sent = 0_u64;
         for line in std::io::stdin().lock().lines() {
             let line = line.context("cannot read standard input")?;
-            self.send(&producer, &line).with_context(|| format!("line {}", sent + 1))?;
+            self.send(&producer, &line)
+                .with_context(|| format!("line {}", sent + 1))?;
             sent += 1;
             progress.set_position(producer.context().acknowledged.load(Ordering::Relaxed));
         }
-        producer.flush(Duration::from_secs(300)).context("not everything was acknowledged")?;
+        producer
+            .flush(Duration::from_secs(300))
+            .context("not everything was acknowledged")?;
         progress.finish_and_clear();
         let failed = producer.context().failed.load(Ordering::Relaxed);
         if failed > 0 {
@@ -100,9 +111,15 @@ impl Produce {
             record = record.partition(partition);
         }
         if !cut.headers.is_empty() {
-            let headers = cut.headers.into_iter().fold(OwnedHeaders::new(), |headers, (key, value)| {
-                headers.insert(Header { key, value: Some(value) })
-            });
+            let headers = cut
+                .headers
+                .into_iter()
+                .fold(OwnedHeaders::new(), |headers, (key, value)| {
+                    headers.insert(Header {
+                        key,
+                        value: Some(value),
+                    })
+                });
             record = record.headers(headers);
         }
         loop {
@@ -124,6 +141,7 @@ fn progress() -> ProgressBar {
     if !std::io::stderr().is_terminal() {
         return ProgressBar::hidden();
     }
-    let style = ProgressStyle::with_template("{pos} records acknowledged, {per_sec}").unwrap_or_else(|_| ProgressStyle::default_spinner());
+    let style = ProgressStyle::with_template("{pos} records acknowledged, {per_sec}")
+        .unwrap_or_else(|_| ProgressStyle::default_spinner());
     ProgressBar::no_length().with_style(style)
 }
