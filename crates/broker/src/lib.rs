@@ -6,6 +6,7 @@
 //! **Never** decides anything about the cluster: it asks the active controller ([`controller_client`])
 //! and acts on the image that the controller's session streams to it ([`session`]).
 
+pub mod broker;
 pub mod config;
 pub mod context;
 pub mod controller_client;
