@@ -12,21 +12,6 @@ pub enum TopicCompression {
     Fixed(Compression),
 }
 
-impl TopicCompression {
-    /// Reads the config value, `None` where it is none of Kafka's.
-    pub fn from_config(value: &str) -> Option<Self> {
-        Some(match value {
-            "producer" => Self::Producer,
-            "uncompressed" => Self::Fixed(Compression::None),
-            "gzip" => Self::Fixed(Compression::Gzip),
-            "snappy" => Self::Fixed(Compression::Snappy),
-            "lz4" => Self::Fixed(Compression::Lz4),
-            "zstd" => Self::Fixed(Compression::Zstd),
-            _ => return None,
-        })
-    }
-}
-
 /// What a topic, and the request that carries its records, allow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RecordRules {

@@ -153,21 +153,3 @@ fn bounds_grow_with_what_is_compressed() {
     assert_eq!(bounds.limit(100_000), 25_600_000);
     assert_eq!(bounds.limit(usize::MAX), 256 << 20);
 }
-
-#[test]
-fn topics_name_their_compression() {
-    assert_eq!(
-        TopicCompression::from_config("producer"),
-        Some(TopicCompression::Producer)
-    );
-    for (name, codec) in ["uncompressed", "gzip", "snappy", "lz4", "zstd"]
-        .into_iter()
-        .zip(CODECS)
-    {
-        assert_eq!(
-            TopicCompression::from_config(name),
-            Some(TopicCompression::Fixed(codec))
-        );
-    }
-    assert_eq!(TopicCompression::from_config("none"), None);
-}
