@@ -99,12 +99,14 @@ struct Hosted {
     directory: usize,
 }
 
-/// A replica that did not open at start: offline until it is rebuilt or the next start.
+/// A replica that did not open: offline until it does, until it is rebuilt, or until the next start.
 #[derive(Clone, Debug)]
 struct Offline {
     name: PartitionName,
     directory: usize,
     reason: String,
+    /// It lacked only what may come back by itself: it is tried again when it is asked for.
+    may_open: bool,
 }
 
 #[derive(Debug, Default)]
@@ -164,7 +166,7 @@ impl LogManager {
             .map(|hosted| Arc::clone(&hosted.log))
     }
 
-    /// Replicas that did not open at start, with the reason, and were not deleted or rebuilt since.
+    /// Replicas that did not open, with the reason, and were not deleted or rebuilt since.
     pub fn offline(&self) -> Vec<(TopicPartition, String)> {
         let replicas = self.replicas.read();
         let pair = |(&partition, offline): (&TopicPartition, &Offline)| (partition, offline.reason.clone());

@@ -1,11 +1,12 @@
-//! Creating a partition's log.
+//! Creating a partition's log, or opening one again that lacked only space or descriptors.
 
 use std::{fs, sync::Arc};
 
 use protocol::{Offset, TopicName, TopicPartition};
 
 use super::{
-    Hosted, LogManager,
+    Hosted, LogManager, Monotonic, Offline,
+    background::wall_clock_ms,
     names::{Suffix, suffixed_dir},
 };
 use crate::{
@@ -18,8 +19,9 @@ use crate::{
 
 impl LogManager {
     /// The log of a partition, created if it is not here yet. A directory of that name that belongs to
-    /// another topic is put aside as stray. A replica that did not open at start stays
-    /// [`StorageError::Failed`] until it is deleted or marked stray: only then is it built anew.
+    /// another topic is put aside as stray. A replica that did not open for want of space or descriptors
+    /// is tried again; one that is damaged stays [`StorageError::Failed`] until it is deleted or marked
+    /// stray: only then is it built anew.
     pub fn create(
         &self,
         partition: TopicPartition,
@@ -35,7 +37,10 @@ impl LogManager {
         if let Some(log) = self.get(partition) {
             return Ok(log);
         }
-        self.refuse_when_offline(partition)?;
+        let offline = self.replicas.read().offline.get(&partition).cloned();
+        if let Some(offline) = offline {
+            return self.open_again(partition, offline, config);
+        }
         self.put_aside_holder_of(&name)?;
 
         let directory = self.emptiest_directory();
@@ -44,6 +49,12 @@ impl LogManager {
             self.checkpoint_directory(directory)?;
         }
         let dir = home.partition_dir(&name);
+        if dir.exists() {
+            // Of a start that could not read whose it is.
+            let stray = suffixed_dir(home.path(), &name, Suffix::Stray);
+            fs::rename(&dir, &stray).map_err(StorageError::io("rename", &dir))?;
+            self.schedule_removal(stray, Monotonic::now() + self.config.stray_retention);
+        }
         // Made under another name first: a partition's directory without its topic id never exists.
         let new = suffixed_dir(home.path(), &name, Suffix::New);
         fs::create_dir(&new).map_err(StorageError::io("create", &new))?;
@@ -55,40 +66,82 @@ impl LogManager {
             let _ = fs::remove_dir_all(&new);
             return Err(error);
         }
-        home.sync()?;
-        let options = OpenOptions {
-            recovery_point: None,
-            log_start_offset: Offset::ZERO,
-            clean_shutdown: false,
-            now_ms: super::background::wall_clock_ms(),
-        };
-        let (log, _) = Log::open(&dir, config, options)?;
+        let opened = home
+            .sync()
+            .and_then(|()| Log::open(&dir, config, options(None, None)));
+        match opened {
+            Ok((log, _)) => self.host(partition, log, name, directory),
+            Err(error) => {
+                // The directory is there and says whose it is; only its log does not open yet.
+                let offline = Offline {
+                    name,
+                    directory,
+                    reason: error.to_string(),
+                    may_open: true,
+                };
+                self.replicas.write().offline.insert(partition, offline);
+                Err(error)
+            }
+        }
+    }
+
+    fn open_again(
+        &self,
+        partition: TopicPartition,
+        offline: Offline,
+        config: LogConfig,
+    ) -> Result<Arc<Log>, StorageError> {
+        let home = &self.directories[offline.directory];
+        let dir = home.partition_dir(&offline.name);
+        if !offline.may_open {
+            return Err(StorageError::Failed {
+                path: dir,
+                reason: offline.reason,
+            });
+        }
+        let (recovery_point, log_start) = home.offline_offsets(&offline.name);
+        let (log, report) = Log::open(&dir, config, options(recovery_point, log_start))?;
+        if report.lost {
+            // The start would have reported it, so that the replica leaves the ISR: nobody does now.
+            let reason = "records that were durable are missing".to_owned();
+            let damaged = Offline {
+                reason: reason.clone(),
+                may_open: false,
+                ..offline
+            };
+            self.replicas.write().offline.insert(partition, damaged);
+            return Err(StorageError::Failed { path: dir, reason });
+        }
+        tracing::info!(dir = %dir.display(), "replica is open again");
+        let Offline { name, directory, .. } = offline;
+        let log = self.host(partition, log, name.clone(), directory)?;
+        home.forget_offline(&name);
+        Ok(log)
+    }
+
+    fn host(
+        &self,
+        partition: TopicPartition,
+        log: Log,
+        name: PartitionName,
+        directory: usize,
+    ) -> Result<Arc<Log>, StorageError> {
         let log = Arc::new(log);
-        let hosted = Hosted {
-            log: Arc::clone(&log),
-            name,
-            directory,
-        };
         let mut replicas = self.replicas.write();
         if replicas.closed {
             // The close that came in between does not know of this log; nobody has written to it.
             drop(replicas);
             log.close(true)?;
-            return Err(StorageError::Closed { path: dir });
+            return Err(StorageError::Closed { path: log.dir() });
         }
+        replicas.offline.remove(&partition);
+        let hosted = Hosted {
+            log: Arc::clone(&log),
+            name,
+            directory,
+        };
         replicas.hosted.insert(partition, hosted);
-        drop(replicas);
         Ok(log)
-    }
-
-    fn refuse_when_offline(&self, partition: TopicPartition) -> Result<(), StorageError> {
-        match self.replicas.read().offline.get(&partition) {
-            None => Ok(()),
-            Some(offline) => Err(StorageError::Failed {
-                path: self.directories[offline.directory].partition_dir(&offline.name),
-                reason: offline.reason.clone(),
-            }),
-        }
     }
 
     /// Frees a directory name that another topic's replica still has, hosted or offline.
@@ -123,5 +176,15 @@ impl LogManager {
         }
         let emptiest = counts.iter().enumerate().min_by_key(|&(_, count)| count);
         emptiest.map_or(0, |(directory, _)| directory)
+    }
+}
+
+/// How a log is opened that nobody has closed properly.
+fn options(recovery_point: Option<Offset>, log_start: Option<Offset>) -> OpenOptions {
+    OpenOptions {
+        recovery_point,
+        log_start_offset: log_start.unwrap_or(Offset::ZERO),
+        clean_shutdown: false,
+        now_ms: wall_clock_ms(),
     }
 }

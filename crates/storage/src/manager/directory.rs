@@ -189,6 +189,22 @@ impl DataDirectory {
         }
     }
 
+    /// Recovery point and log start that are kept of a partition that did not open.
+    pub(super) fn offline_offsets(&self, name: &PartitionName) -> (Option<Offset>, Option<Offset>) {
+        let offline = &self.checkpoints.lock().offline;
+        (
+            offline.recovery_points.get(name).copied(),
+            offline.log_starts.get(name).copied(),
+        )
+    }
+
+    /// The partition is open: from now on its log tells its offsets.
+    pub(super) fn forget_offline(&self, name: &PartitionName) {
+        let offline = &mut self.checkpoints.lock().offline;
+        offline.recovery_points.remove(name);
+        offline.log_starts.remove(name);
+    }
+
     /// Notes that the partition's directory has lost its name.
     pub(super) fn give_up(&self, name: &PartitionName) {
         let mut checkpoints = self.checkpoints.lock();

@@ -38,7 +38,8 @@ pub struct StartupReport {
     /// Replicas that may lack something that was durable: they leave the ISR while another member of
     /// ISR or ELR lives.
     pub damaged: Vec<TopicPartition>,
-    /// Replicas that did not open: offline until they are deleted or marked stray, and created again.
+    /// Replicas that did not open: offline until they are deleted or marked stray, and created again;
+    /// where only space or descriptors lacked, until they are created again.
     pub failed: Vec<(TopicPartition, StorageError)>,
     /// Directories of partitions that lost their topic id and were put aside as stray.
     pub unidentified: Vec<PathBuf>,
@@ -218,13 +219,13 @@ impl LogManager {
                 };
             }
             Loaded::Failed(partition, error) => {
-                let reason = error.to_string();
-                report.failed.push((partition, error));
                 let offline = Offline {
                     name,
                     directory,
-                    reason,
+                    reason: error.to_string(),
+                    may_open: error.is_exhaustion(),
                 };
+                report.failed.push((partition, error));
                 replicas.offline.insert(partition, offline);
             }
             Loaded::Unidentified(path) => report.unidentified.push(path),

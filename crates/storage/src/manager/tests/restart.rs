@@ -305,3 +305,62 @@ fn no_log_is_made_after_the_end() {
     let refused = manager.create(partition(0), &topic("orders"), LogConfig::default());
     assert!(matches!(refused, Err(StorageError::Closed { .. })));
 }
+
+/// Lets the log of a partition fail to open, as a full disk would.
+fn exhaust(manager: &LogManager, partition: TopicPartition) {
+    let mut replicas = manager.replicas.write();
+    let Hosted { name, directory, log } = replicas.hosted.remove(&partition).expect("open");
+    let start = Some(log.log_start_offset());
+    manager.directories[directory].keep_offline(&name, Some(log.recovery_point()), start);
+    let offline = Offline {
+        name,
+        directory,
+        reason: "no space left".to_owned(),
+        may_open: true,
+    };
+    replicas.offline.insert(partition, offline);
+}
+
+#[test]
+fn a_replica_that_lacked_only_space_opens_when_it_is_asked_for_again() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let (manager, _) = open(dir.path());
+    let (whole, cut) = (partition(0), partition(1));
+    for partition in [whole, cut] {
+        let log = create(&manager, partition, "orders");
+        append(&log, "first");
+        append(&log, "second");
+        log.flush().expect("flush");
+        log.advance_log_start(Offset(1)).expect("within the log");
+        exhaust(&manager, partition);
+    }
+    manager.checkpoint();
+    let log = create(&manager, whole, "orders");
+    assert_eq!(
+        (log.log_start_offset(), log.log_end_offset()),
+        (Offset(1), Offset(2))
+    );
+    assert_eq!(manager.offline().len(), 1);
+
+    // One that lost records meanwhile must not come back unnoticed.
+    fs::write(dir.path().join("orders-1/00000000000000000000.log"), "").expect("cut");
+    for _ in 0..2 {
+        let refused = manager.create(cut, &topic("orders"), LogConfig::default());
+        assert!(matches!(refused, Err(StorageError::Failed { .. })));
+    }
+    manager.checkpoint();
+    let points = checkpoint::read_offsets(&dir.path().join(RECOVERY_POINTS))
+        .expect("read")
+        .expect("there");
+    assert!(points.values().all(|&point| point == Offset(2)) && points.len() == 2);
+}
+
+#[test]
+fn a_name_that_an_unreadable_directory_has_is_freed() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let (manager, _) = open(dir.path());
+    fs::create_dir(dir.path().join("orders-0")).expect("mkdir");
+    fs::write(dir.path().join("orders-0/something"), "").expect("write");
+    create(&manager, partition(0), "orders");
+    assert_eq!(ending_with(dir.path(), "-stray"), 1);
+}
