@@ -9,6 +9,7 @@
 
 use std::{fs, path::Path};
 
+use broker::records::decompress;
 use bytes::Bytes;
 use protocol::{
     LeaderEpoch, Offset,
@@ -16,6 +17,7 @@ use protocol::{
 };
 use storage::{
     AppendOutcome, LeaderAppend, Log, LogConfig, OpenOptions, ReadRequest, RecoveryReport, StorageError,
+    dump::{DumpError, DumpOptions, DumpSummary, dump_segment},
     format::{EPOCH_CHECKPOINT_FILE, FileKind, OffsetEntry, TimeEntry},
 };
 
@@ -25,8 +27,9 @@ const SYNCED: u8 = 4;
 const EPOCHS: u8 = 8;
 const NOW_MS: i64 = 1_700_000_000_000;
 
-/// Opens the directory that `data` describes: the log comes up or says why not; what it then holds
-/// is in order and can be read; it takes a batch, and is the same after it was closed and opened.
+/// Prints and opens the directory that `data` describes: the log comes up or says why not; what it
+/// then holds is in order and can be read; it takes a batch, is the same after it was closed and
+/// opened, and its files print as sound.
 ///
 /// # Panics
 /// When that is not so, or when the machine refuses temporary files.
@@ -56,6 +59,10 @@ pub fn run(data: &[u8]) {
         fs::write(dir.path().join(EPOCH_CHECKPOINT_FILE), "0\n1\n0 0\n").expect("and this one");
     }
 
+    for kind in FileKind::ALL {
+        // Whatever it says: that it comes to an end is what counts.
+        let _ = print(dir.path(), kind);
+    }
     let options = OpenOptions {
         recovery_point: (flags & SYNCED != 0).then_some(Offset(3)),
         log_start_offset: Offset::ZERO,
@@ -137,6 +144,23 @@ fn use_log(dir: &Path, log: Log, trusted: bool) {
     );
     assert_eq!(again.log_end_offset(), appended.next_offset);
     assert!(read_through(&again, trusted));
+    if !trusted {
+        for kind in [FileKind::Log, FileKind::OffsetIndex, FileKind::TimeIndex] {
+            let printed = print(dir, kind).expect("the files of a log print");
+            assert!(printed.is_sound(), "{kind:?}: {printed:?}");
+        }
+    }
+}
+
+/// What `ottla dump-log` makes of a file.
+fn print(dir: &Path, kind: FileKind) -> Result<DumpSummary, DumpError> {
+    let options = DumpOptions {
+        deep: true,
+        print_data: true,
+        decompress: Some(&decompress),
+        ..DumpOptions::default()
+    };
+    dump_segment(&kind.path(dir, Offset::ZERO), &options, &mut std::io::sink())
 }
 
 /// Reads all of the log. False where damage that was trusted shows.
