@@ -1,8 +1,9 @@
 //! What the cluster knows about itself.
 //!
 //! **Owns** the [`ClusterImage`] (brokers, topics, partitions, configs, producer ids, features), the
-//! one function that changes it ([`ClusterImage::apply`]), snapshots of it, the differences between
-//! two images ([`delta`]), and the table of configuration keys ([`configs`]).
+//! one function that changes it ([`ClusterImage::apply`]), the form of the log's records
+//! ([`records`]), snapshots, the differences between two images ([`delta`]), and the table of
+//! configuration keys ([`configs`]).
 //!
 //! **Never** decides anything (that is the controller's), does I/O or reads a clock. Controllers,
 //! brokers and restarts run the same [`ClusterImage::apply`] over the same entries and therefore hold
