@@ -19,7 +19,7 @@ use crate::config::ControllerVoter;
 use crate::identity::NodeIdentity;
 
 /// How long one voter may take to answer a probe.
-const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
+const PROBE_TIMEOUT: Duration = Duration::from_millis(300);
 /// After the first voter that names an active controller, how long the others may still contradict it
 /// with a later epoch.
 const PROBE_SETTLE: Duration = Duration::from_millis(50);

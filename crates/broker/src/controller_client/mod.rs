@@ -33,7 +33,7 @@ use crate::session::ImageStore;
 const MAX_MESSAGE_BYTES: usize = 16 << 20;
 /// The first pause before a controller is asked again; it doubles up to [`RETRY_PAUSE_MAX`].
 const RETRY_PAUSE: Duration = Duration::from_millis(20);
-const RETRY_PAUSE_MAX: Duration = Duration::from_millis(500);
+const RETRY_PAUSE_MAX: Duration = Duration::from_millis(200);
 
 /// Whether a request may be sent again although the first may have been carried out.
 #[derive(Clone, Copy, PartialEq, Eq)]

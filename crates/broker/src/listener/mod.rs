@@ -100,6 +100,8 @@ pub async fn serve(listener: TcpListener, services: Services, gate: ConnectionGa
             }
         }
     }
+    // Whoever connects from now on is refused, not left waiting for a server that will not come.
+    drop(listener);
     connections.close();
     if timeout(DRAIN, connections.wait()).await.is_err() {
         debug!(open = connections.len(), "connections were still open at the end");

@@ -32,7 +32,7 @@ const MAX_MESSAGE_BYTES: usize = 16 << 20;
 const OUTBOUND: usize = 16;
 /// The first pause between two attempts; it doubles up to [`RETRY_PAUSE_MAX`].
 const RETRY_PAUSE: Duration = Duration::from_millis(20);
-const RETRY_PAUSE_MAX: Duration = Duration::from_millis(250);
+const RETRY_PAUSE_MAX: Duration = Duration::from_millis(100);
 /// How often a person is told that the quorum cannot be reached.
 const COMPLAIN_EVERY: Duration = Duration::from_secs(5);
 /// How long a broker that wants to leave looks for a controller.
