@@ -277,7 +277,12 @@ impl LaneTask {
             Stream::Up(connection) => {
                 if self.state.is_silent(now) {
                     self.down(&Status::deadline_exceeded("the leader is silent"));
-                } else if self.context.local.epoch() != Some(connection.epoch) {
+                } else if self
+                    .context
+                    .local
+                    .epoch()
+                    .is_some_and(|epoch| epoch != connection.epoch)
+                {
                     self.down(&Status::aborted("this broker has registered again"));
                 } else {
                     self.speak(now);

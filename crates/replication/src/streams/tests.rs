@@ -9,16 +9,18 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use metadata::{BrokerRegistration, ClusterImage};
 use parking_lot::Mutex;
-use protocol::grpc::v1::InternalHello;
+use protocol::grpc::v1::replication_client::ReplicationClient;
+use protocol::grpc::v1::{FollowerMessage, InternalHello, PartitionFetch, ReplicationHello};
 use protocol::{
     BrokerEpoch, BrokerId, ErrorCode, IncarnationId, LeaderEpoch, PartitionIndex, TopicId, TopicPartition,
 };
 use tokio::sync::{Notify, watch};
 use tokio::time::timeout;
+use tokio_stream::StreamExt as _;
 use tokio_util::sync::CancellationToken;
-use tonic::Status;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
+use tonic::{Code, Status};
 
 use super::model::Model;
 use super::stream_state::{AppendWork, FollowerView, MendWork, ReadOrder};
@@ -284,6 +286,40 @@ impl Pair {
     }
 }
 
+/// The status with which the leader ends a stream that says this.
+async fn refused(pair: &Pair, messages: Vec<FollowerMessage>) -> Status {
+    let address = pair.port.as_ref().expect("it serves").address;
+    let mut client = ReplicationClient::connect(format!("http://{address}"))
+        .await
+        .expect("the port is open");
+    // The request stays open: it is the leader who ends it.
+    let messages = tokio_stream::iter(messages).chain(tokio_stream::pending());
+    let ending = async {
+        let mut answers = client.replicate(messages).await?.into_inner();
+        while answers.message().await?.is_some() {}
+        Ok::<(), Status>(())
+    };
+    timeout(PATIENCE, ending)
+        .await
+        .expect("the stream ends")
+        .expect_err("the stream is refused")
+}
+
+fn hello(node: i32, expected: BrokerId, epoch: i64) -> FollowerMessage {
+    let node = InternalHello {
+        node_id: node,
+        expected_node_id: expected.get(),
+        ..Default::default()
+    };
+    FollowerMessage {
+        hello: Some(ReplicationHello {
+            hello: Some(node),
+            broker_epoch: epoch,
+        }),
+        ..Default::default()
+    }
+}
+
 fn partitions(count: i32) -> Vec<TopicPartition> {
     let topic = TopicId::random();
     (0..count)
@@ -402,4 +438,39 @@ async fn what_is_not_followed_any_more_is_left_alone() {
     pair.follow(all[0], false);
     pair.partitions.produce(all[0], 1);
     pair.partitions.wait_until_settled().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn strangers_and_nonsense_are_refused_by_name() {
+    let mut pair = Pair::new();
+    pair.serve(None);
+    pair.register(FOLLOWER, 5, "127.0.0.1:1");
+    let no_hello = refused(&pair, vec![FollowerMessage::default()]).await;
+    assert_eq!(no_hello.code(), Code::InvalidArgument);
+    let wrong_node = refused(&pair, vec![hello(2, BrokerId(9), 5)]).await;
+    assert_eq!(wrong_node.code(), Code::FailedPrecondition);
+    let earlier = refused(&pair, vec![hello(2, LEADER, 4)]).await;
+    assert_eq!(earlier.code(), Code::FailedPrecondition);
+    assert!(earlier.message().contains("epoch 4"), "{earlier}");
+    // What may become true is refused for now only.
+    let later = refused(&pair, vec![hello(2, LEADER, 6)]).await;
+    assert_eq!(later.code(), Code::Unavailable);
+    let unknown = refused(&pair, vec![hello(77, LEADER, 1)]).await;
+    assert_eq!(unknown.code(), Code::Unavailable);
+
+    let nonsense = FollowerMessage {
+        fetches: vec![PartitionFetch {
+            topic_id: vec![1, 2, 3].into(),
+            ..Default::default()
+        }],
+        ..Default::default()
+    };
+    let malformed = refused(&pair, vec![hello(2, LEADER, 5), nonsense]).await;
+    assert_eq!(malformed.code(), Code::InvalidArgument);
+    assert!(malformed.message().contains("3 bytes"), "{malformed}");
+    // A registration that ends while its stream is open ends the stream.
+    let (ended, ()) = tokio::join!(refused(&pair, vec![hello(2, LEADER, 5)]), async {
+        pair.register(FOLLOWER, 8, "127.0.0.1:1");
+    });
+    assert_eq!(ended.code(), Code::FailedPrecondition);
 }

@@ -78,11 +78,11 @@ enum Step {
 }
 
 impl World {
-    fn new(partitions: usize) -> Self {
+    fn new(partitions: usize, lane: Lane) -> Self {
         let mut world = Self {
             models: RefCell::default(),
             leader: LeaderStream::new(),
-            follower: FollowerStream::new(LEADER, Lane::InSync, WINDOW, Now(0)),
+            follower: FollowerStream::new(LEADER, lane, WINDOW, Now(0)),
             to_leader: VecDeque::new(),
             to_follower: VecDeque::new(),
             reads: VecDeque::new(),
@@ -319,9 +319,10 @@ proptest! {
 
     #[test]
     fn what_is_committed_is_durable_at_the_follower_and_the_logs_meet(
+        lane in prop::sample::select(vec![Lane::InSync, Lane::CatchingUp]),
         steps in prop::collection::vec(step(3), 1..400),
     ) {
-        let mut world = World::new(3);
+        let mut world = World::new(3, lane);
         for step in &steps {
             world.step(step);
             world.assert_invariants();
@@ -337,7 +338,7 @@ proptest! {
 
 #[test]
 fn without_faults_no_append_is_refused_and_no_time_is_lost() {
-    let mut world = World::new(1);
+    let mut world = World::new(1, Lane::InSync);
     world.step(&Step::Produce(0, 50));
     for _ in 0..200 {
         for step in [
@@ -361,7 +362,7 @@ fn without_faults_no_append_is_refused_and_no_time_is_lost() {
 
 #[test]
 fn an_idle_stream_is_kept_alive_and_a_silent_one_is_noticed() {
-    let mut world = World::new(1);
+    let mut world = World::new(1, Lane::InSync);
     world.step(&Step::Speak);
     let first = world.to_leader.pop_front().expect("the first message opens");
     assert_eq!(first.credit, WINDOW);
@@ -379,7 +380,7 @@ fn an_idle_stream_is_kept_alive_and_a_silent_one_is_noticed() {
 
 #[test]
 fn the_high_watermark_is_told_without_credit() {
-    let mut world = World::new(1);
+    let mut world = World::new(1, Lane::InSync);
     world.step(&Step::Speak);
     let mut first = world.to_leader.pop_front().expect("the first message opens");
     first.credit = 0;
@@ -404,7 +405,7 @@ fn the_high_watermark_is_told_without_credit() {
 
 #[test]
 fn what_was_never_sent_cannot_be_acknowledged() {
-    let mut world = World::new(1);
+    let mut world = World::new(1, Lane::InSync);
     world.step(&Step::Produce(0, 5));
     world.step(&Step::Speak);
     let mut fetch = world.to_leader[0].fetches[0];
