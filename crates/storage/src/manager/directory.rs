@@ -33,7 +33,9 @@ const NOT_COUNTED: [&str; 3] = ["lost+found", LOCK_FILE, "meta.properties.tmp"];
 #[derive(Debug)]
 pub(super) struct DataDirectory {
     path: PathBuf,
-    id: DirectoryId,
+    identity: Mutex<MetaProperties>,
+    /// It was empty.
+    new: bool,
     /// Held for as long as the directory is in use; the kernel lets go of it when the process ends.
     _lock: File,
     checkpoints: Mutex<Checkpoints>,
@@ -58,6 +60,13 @@ pub(super) struct OffsetsPair {
     pub(super) log_starts: OffsetsByPartition,
 }
 
+impl OffsetsPair {
+    /// Every partition that either file names.
+    pub(super) fn names(&self) -> impl Iterator<Item = &PartitionName> {
+        self.recovery_points.keys().chain(self.log_starts.keys())
+    }
+}
+
 /// How a log directory was found.
 #[derive(Debug)]
 pub(super) struct Found {
@@ -77,14 +86,13 @@ pub(super) struct Listing {
 }
 
 impl DataDirectory {
-    /// Creates the directory if it is absent, locks it, formats it if it is empty and checks whose it
-    /// is if it is not. Nothing in it is changed before it is known to be ours.
+    /// Creates the directory if it is absent, locks it, and checks whose it is. Nothing in it is changed
+    /// but for the lock file: another directory may yet be refused.
     pub(super) fn open(
         path: &Path,
         cluster_id: Option<&ClusterId>,
         node_id: BrokerId,
-        boot_id: &str,
-    ) -> Result<(Self, Found), OpenError> {
+    ) -> Result<Self, OpenError> {
         if !path.is_dir() {
             fs::create_dir_all(path).map_err(StorageError::io("create", path))?;
             if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
@@ -92,28 +100,54 @@ impl DataDirectory {
             }
         }
         let lock = acquire_lock(path)?;
-        let (identity, new) = match meta_properties::load(path)? {
-            Some(identity) => (identity, false),
-            None => (format_empty(path, cluster_id, node_id)?, true),
-        };
-        identity.verify(path, cluster_id, node_id)?;
+        let identity = meta_properties::load(path)?;
+        match &identity {
+            Some(identity) => identity.verify(path, cluster_id, node_id)?,
+            None => refuse_unless_empty(path)?,
+        }
+        let new = identity.is_none();
+        let identity = identity.unwrap_or_else(|| MetaProperties {
+            cluster_id: None,
+            node_id,
+            directory_id: DirectoryId::random(),
+        });
+        Ok(Self {
+            path: path.to_owned(),
+            identity: Mutex::new(identity),
+            new,
+            _lock: lock,
+            checkpoints: Mutex::default(),
+        })
+    }
 
+    /// Takes the directory into use: formats a new one, and takes the last process's marker from another.
+    pub(super) fn take_over(
+        &self,
+        cluster_id: Option<&ClusterId>,
+        boot_id: &str,
+    ) -> Result<Found, OpenError> {
+        let path = &self.path;
+        if self.new {
+            let mut identity = self.identity.lock();
+            identity.cluster_id = cluster_id.cloned();
+            identity.store(path)?;
+            tracing::info!(dir = %path.display(), directory_id = %identity.directory_id, "formatted an empty log directory");
+        } else {
+            self.learn_cluster_id(cluster_id)?;
+        }
         let io = |source| StorageError::io("read the shutdown marker of", path)(source);
         let last_boot = read_last_boot(path).map_err(io)?;
         let found = Found {
-            new,
+            new: self.new,
             clean: take_marker(path).map_err(io)?,
-            same_boot: new || last_boot.is_some_and(|last| same_boot(&last, boot_id)),
+            same_boot: self.new || last_boot.is_some_and(|last| same_boot(&last, boot_id)),
         };
-        write_last_boot(path, boot_id).map_err(StorageError::io("write", path))?;
-        let directory = Self {
-            path: path.to_owned(),
-            id: identity.directory_id,
-            _lock: lock,
-            checkpoints: Mutex::default(),
-        };
-        directory.learn_cluster_id(cluster_id)?;
-        Ok((directory, found))
+        // On a full disk the older boot id stays, which no later boot has: that is the safe side.
+        match write_last_boot(path, boot_id).map_err(StorageError::io("write", path)) {
+            Err(error) if error.is_exhaustion() => tracing::warn!(%error, "the boot id was not noted"),
+            other => other?,
+        }
+        Ok(found)
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -121,7 +155,7 @@ impl DataDirectory {
     }
 
     pub(super) fn id(&self) -> DirectoryId {
-        self.id
+        self.identity.lock().directory_id
     }
 
     /// Adds the cluster id to a directory that has none yet; refuses another one.
@@ -129,12 +163,13 @@ impl DataDirectory {
         let Some(cluster_id) = cluster_id else {
             return Ok(());
         };
-        let mut identity =
-            meta_properties::load(&self.path)?.ok_or_else(|| OpenError::IdentityLost(self.path.clone()))?;
+        let mut identity = self.identity.lock();
         identity.verify(&self.path, Some(cluster_id), identity.node_id)?;
         if identity.cluster_id.is_none() {
-            identity.cluster_id = Some(cluster_id.clone());
-            identity.store(&self.path)?;
+            let mut named = identity.clone();
+            named.cluster_id = Some(cluster_id.clone());
+            named.store(&self.path)?;
+            *identity = named;
         }
         Ok(())
     }
@@ -275,11 +310,7 @@ fn acquire_lock(dir: &Path) -> Result<File, OpenError> {
     }
 }
 
-fn format_empty(
-    dir: &Path,
-    cluster_id: Option<&ClusterId>,
-    node_id: BrokerId,
-) -> Result<MetaProperties, OpenError> {
+fn refuse_unless_empty(dir: &Path) -> Result<(), OpenError> {
     for entry in fs::read_dir(dir).map_err(StorageError::io("list", dir))? {
         let name = entry.map_err(StorageError::io("list", dir))?.file_name();
         if !NOT_COUNTED.iter().any(|&known| name == *known) {
@@ -289,7 +320,5 @@ fn format_empty(
             });
         }
     }
-    let directory_id = DirectoryId::random();
-    tracing::info!(dir = %dir.display(), node = %node_id, %directory_id, "formatting an empty log directory");
-    Ok(meta_properties::format(dir, cluster_id, node_id, directory_id)?)
+    Ok(())
 }

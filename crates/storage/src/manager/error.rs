@@ -15,9 +15,6 @@ pub enum OpenError {
     /// The identity cannot be read, or is another node's or cluster's.
     #[error(transparent)]
     Identity(#[from] MetaPropertiesError),
-    /// The identity was there at start and is not any more.
-    #[error("meta.properties has vanished from log directory {}", .0.display())]
-    IdentityLost(PathBuf),
     /// There is no identity, but there is something else.
     #[error(
         "log directory {} has no meta.properties but holds {found:?}: only an empty directory is formatted; \
@@ -48,4 +45,14 @@ pub enum OpenError {
     /// The disk refused.
     #[error(transparent)]
     Storage(#[from] StorageError),
+}
+
+impl OpenError {
+    /// Whether the directory itself cannot be read or written, rather than being the wrong one.
+    pub(super) fn is_failing_disk(&self) -> bool {
+        matches!(
+            self,
+            Self::Storage(StorageError::Io { .. }) | Self::Identity(MetaPropertiesError::Io { .. })
+        )
+    }
 }

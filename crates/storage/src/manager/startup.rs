@@ -43,6 +43,8 @@ pub struct StartupReport {
     pub failed: Vec<(TopicPartition, StorageError)>,
     /// Directories of partitions that lost their topic id and were put aside as stray.
     pub unidentified: Vec<PathBuf>,
+    /// Directories on failing disks: their replicas are offline, the broker runs on the others.
+    pub offline_directories: Vec<(PathBuf, OpenError)>,
     /// Every directory was closed cleanly, or is new.
     pub clean: bool,
     /// The broker epoch under which the last process closed them: all of them, and all under the same.
@@ -70,19 +72,13 @@ impl LogManager {
     /// before anything is changed: a directory of another node or cluster, one that another process
     /// uses, one that holds other things but no `meta.properties`.
     pub fn open(config: ManagerConfig, boot_id: &str) -> Result<(Arc<Self>, StartupReport), OpenError> {
-        if config.log_dirs.is_empty() {
-            return Err(OpenError::NoDirectory);
-        }
         let limit = descriptors::raise_limit();
-        let mut directories = Vec::new();
+        let (directories, offline_directories) = open_directories(&config)?;
         let mut found = Vec::new();
-        for path in &config.log_dirs {
-            let (directory, state) =
-                DataDirectory::open(path, config.cluster_id.as_ref(), config.node_id, boot_id)?;
-            directories.push(directory);
-            found.push(state);
+        for directory in &directories {
+            found.push(directory.take_over(config.cluster_id.as_ref(), boot_id)?);
         }
-        let mut report = StartupReport::new(&found);
+        let mut report = StartupReport::new(&found, offline_directories);
         let manager = Self {
             flusher: Flusher::new(config.flush_threads).map_err(OpenError::Threads)?,
             config,
@@ -94,8 +90,10 @@ impl LogManager {
         };
         manager.load_all(&found, &mut report)?;
         for directory in 0..manager.directories.len() {
-            // Before any name can be taken again: entries of directories that are gone must not be inherited.
-            manager.checkpoint_directory(directory)?;
+            match manager.checkpoint_directory(directory) {
+                Err(error) if error.is_exhaustion() => tracing::warn!(%error, "checkpoint put off"),
+                other => other?,
+            }
         }
         let replicas = manager.replicas.read().hosted.len();
         if let Some(warning) = descriptors::low_limit_warning(limit, replicas) {
@@ -143,6 +141,12 @@ impl LogManager {
             }
         }
         let checkpoints = home.read_checkpoints();
+        for name in checkpoints.names() {
+            if listing.partitions.binary_search(name).is_err() {
+                // Its directory is gone: who takes the name next must not inherit its offsets.
+                home.give_up(name);
+            }
+        }
         let loaded = in_parallel(
             self.config.recovery_threads_per_dir,
             &listing.partitions,
@@ -236,7 +240,7 @@ impl LogManager {
 }
 
 impl StartupReport {
-    fn new(found: &[Found]) -> Self {
+    fn new(found: &[Found], offline_directories: Vec<(PathBuf, OpenError)>) -> Self {
         let used: Vec<&Found> = found.iter().filter(|found| !found.new).collect();
         let epoch = |found: &Found| found.clean.as_ref().and_then(|clean| clean.broker_epoch);
         let first_epoch = used.first().and_then(|found| epoch(found));
@@ -244,6 +248,7 @@ impl StartupReport {
             damaged: Vec::new(),
             failed: Vec::new(),
             unidentified: Vec::new(),
+            offline_directories,
             clean: used.iter().all(|found| found.clean.is_some()),
             previous_broker_epoch: first_epoch
                 .filter(|_| used.iter().all(|found| epoch(found) == first_epoch)),
@@ -252,6 +257,29 @@ impl StartupReport {
             bytes_cut: 0,
         }
     }
+}
+
+type Opened = (Vec<DataDirectory>, Vec<(PathBuf, OpenError)>);
+
+/// Checks whose the directories are, before any of them is changed. One on a failing disk is left
+/// out while there is another.
+fn open_directories(config: &ManagerConfig) -> Result<Opened, OpenError> {
+    let (mut opened, mut failing) = (Vec::new(), Vec::new());
+    for path in &config.log_dirs {
+        match DataDirectory::open(path, config.cluster_id.as_ref(), config.node_id) {
+            Ok(directory) => opened.push(directory),
+            Err(error) if error.is_failing_disk() => {
+                tracing::error!(dir = %path.display(), %error, "log directory is offline");
+                failing.push((path.clone(), error));
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    if opened.is_empty() {
+        let first = failing.into_iter().next().map(|(_, error)| error);
+        return Err(first.unwrap_or(OpenError::NoDirectory));
+    }
+    Ok((opened, failing))
 }
 
 /// Deals with a directory that has a partition's name but does not say of which topic: nothing in it

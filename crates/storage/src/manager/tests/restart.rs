@@ -297,6 +297,48 @@ fn two_directories_share_the_partitions_and_a_replica_in_both_is_refused() {
 }
 
 #[test]
+fn a_directory_that_cannot_be_used_costs_its_replicas_and_not_the_broker() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let dirs = [dir.path().join("good"), dir.path().join("not a directory")];
+    fs::write(&dirs[1], "").expect("write");
+    let config = ManagerConfig {
+        log_dirs: dirs.to_vec(),
+        ..config(dir.path())
+    };
+    let (manager, report) = LogManager::open(config.clone(), BOOT).expect("one is left");
+    assert_eq!(report.offline_directories.len(), 1);
+    assert_eq!(manager.directories().len(), 1);
+    append(&create(&manager, partition(0), "orders"), "a value");
+    drop(manager);
+    let none_left = ManagerConfig {
+        log_dirs: dirs[1..].to_vec(),
+        ..config
+    };
+    assert!(matches!(
+        LogManager::open(none_left, BOOT),
+        Err(OpenError::Storage(_))
+    ));
+}
+
+#[test]
+fn one_foreign_directory_leaves_the_others_markers_alone() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let (ours, foreign) = (dir.path().join("ours"), dir.path().join("foreign"));
+    open(&ours).0.close(Some(BrokerEpoch(7)));
+    fs::create_dir(&foreign).expect("mkdir");
+    meta_properties::format(&foreign, None, BrokerId(9), DirectoryId::random()).expect("format");
+    let both = ManagerConfig {
+        log_dirs: vec![ours.clone(), foreign],
+        ..config(dir.path())
+    };
+    assert!(matches!(
+        LogManager::open(both, BOOT),
+        Err(OpenError::Identity(_))
+    ));
+    assert_eq!(open(&ours).1.previous_broker_epoch, Some(BrokerEpoch(7)));
+}
+
+#[test]
 fn no_log_is_made_after_the_end() {
     let dir = tempfile::tempdir().expect("temp dir");
     let (manager, _) = open(dir.path());
