@@ -3,15 +3,15 @@
 //! Indexes are hints. Whatever an index says, the reader checks against the batch that it finds, and
 //! an index that is missing or lies is rebuilt from the batches.
 
-use std::{
-    fs::File,
-    io::{self, Write},
-    path::Path,
-};
+use std::{io, path::Path};
 
 use protocol::{Offset, batch::BatchHeader};
 
-use crate::format::{MAX_RELATIVE, OffsetEntry, TimeEntry};
+use crate::{
+    disk,
+    error::StorageError,
+    format::{MAX_RELATIVE, OffsetEntry, TimeEntry},
+};
 
 /// The indexes of one segment, in memory.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -166,11 +166,11 @@ impl SegmentIndexes {
     }
 
     /// Replaces both index files. Their durability is the caller's matter.
-    pub(crate) fn write(&self, offset_index: &Path, time_index: &Path) -> io::Result<()> {
+    pub(crate) fn write(&self, offset_index: &Path, time_index: &Path) -> Result<(), StorageError> {
         let offsets: Vec<u8> = self.offsets.iter().flat_map(|e| e.to_bytes()).collect();
         let times: Vec<u8> = self.times.iter().flat_map(|e| e.to_bytes()).collect();
-        replace_file(offset_index, &offsets)?;
-        replace_file(time_index, &times)
+        disk::replace(offset_index, &offsets)?;
+        disk::replace(time_index, &times)
     }
 }
 
@@ -188,23 +188,4 @@ fn read_file(path: &Path) -> io::Result<Option<Vec<u8>>> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
     }
-}
-
-/// Whole or not at all for a process that dies, but not fsynced: a reader may come at any time.
-pub(crate) fn replace_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let temp = temp_path(path);
-    let written = File::create(&temp)
-        .and_then(|mut file| file.write_all(bytes))
-        .and_then(|()| std::fs::rename(&temp, path));
-    if written.is_err() {
-        // On a full disk the remains only make things worse; that they cannot be removed changes nothing.
-        let _ = std::fs::remove_file(&temp);
-    }
-    written
-}
-
-fn temp_path(path: &Path) -> std::path::PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(crate::format::TEMP_SUFFIX);
-    name.into()
 }

@@ -32,6 +32,7 @@ pub mod checkpoint;
 pub mod clean_shutdown;
 pub mod descriptors;
 pub mod dump;
+mod disk;
 mod durable_file;
 pub mod epochs;
 mod error;

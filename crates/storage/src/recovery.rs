@@ -13,6 +13,7 @@ use protocol::{
 };
 
 use crate::{
+    disk,
     epochs::EpochCache,
     error::{Damage, StorageError},
     format::{FileKind, MAX_RELATIVE},
@@ -199,17 +200,11 @@ impl Recovery {
             segment.close();
             for kind in FileKind::ALL {
                 let path = segment.path(kind);
-                match std::fs::remove_file(&path).map_err(StorageError::io("remove", &path)) {
-                    Err(error) if !error.is_not_found() => return Err(error),
-                    _ => {}
-                }
+                disk::remove(&path)?;
             }
         }
         let path = segment.path(FileKind::Log);
-        segment
-            .hold_for_write()?
-            .set_len(valid)
-            .map_err(StorageError::io("truncate", &path))?;
+        disk::set_len(&*segment.hold_for_write()?, &path, valid)?;
         segment.set_size(valid);
         self.report.bytes_cut += cut;
         self.report.lost |= !torn;

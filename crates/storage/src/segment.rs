@@ -5,7 +5,7 @@
 //! partitions are ten thousand descriptors.
 
 use std::{
-    fs::{File, OpenOptions},
+    fs::File,
     path::PathBuf,
     sync::{
         Arc,
@@ -18,6 +18,7 @@ use parking_lot::{Mutex, RwLock};
 use protocol::{Offset, batch::BatchHeader};
 
 use crate::{
+    disk,
     error::{Damage, StorageError},
     format::FileKind,
     index::SegmentIndexes,
@@ -94,13 +95,7 @@ impl Segment {
     /// Creates the file of a new, empty segment. A leftover of the same name is replaced.
     pub(crate) fn create(files: &Arc<LogFiles>, base: Offset, interval: u32) -> Result<Self, StorageError> {
         let path = files.path(FileKind::Log, base);
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .open(&path)
-            .map_err(StorageError::io("create", &path))?;
+        let file = disk::create(&path)?;
         files.forget_sealed(base);
         Ok(Self {
             base,
@@ -150,7 +145,7 @@ impl Segment {
             return Ok(file);
         }
         let path = self.path(FileKind::Log);
-        let file = Arc::new(File::open(&path).map_err(StorageError::io("open", &path))?);
+        let file = Arc::new(disk::open(&path)?);
         self.files.keep_sealed(self.base, Arc::clone(&file));
         Ok(file)
     }
@@ -161,12 +156,7 @@ impl Segment {
             return Ok(file);
         }
         let path = self.path(FileKind::Log);
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .open(&path)
-            .map_err(StorageError::io("open", &path))?;
-        let file = Arc::new(file);
+        let file = Arc::new(disk::open_for_write(&path)?);
         self.file.store(Some(Arc::clone(&file)));
         self.files.forget_sealed(self.base);
         Ok(file)
@@ -271,9 +261,7 @@ impl Segment {
 
     fn write_index_files(&self, indexes: &SegmentIndexes) -> Result<(), StorageError> {
         let (offsets, times) = (self.path(FileKind::OffsetIndex), self.path(FileKind::TimeIndex));
-        indexes
-            .write(&offsets, &times)
-            .map_err(StorageError::io("write", &offsets))
+        indexes.write(&offsets, &times)
     }
 
     /// What a failed walk means for this segment.

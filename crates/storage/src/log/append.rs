@@ -1,12 +1,7 @@
 //! Appends: a leader places batches, a follower takes placed ones. Record bytes are never copied,
 //! except where the leader's clock replaces their timestamps.
 
-use std::{
-    fs::File,
-    io::{self, IoSlice},
-    ops::Range,
-    sync::atomic::Ordering,
-};
+use std::{io::IoSlice, ops::Range, sync::atomic::Ordering};
 
 use bytes::{Bytes, BytesMut};
 use protocol::{
@@ -16,14 +11,14 @@ use protocol::{
 
 use super::{Log, Writer};
 use crate::{
+    disk,
     error::StorageError,
+    format::FileKind,
     producers::{SequenceCheck, SequenceError},
 };
 
 /// Bytes at the front of a batch that hold what a leader decides: base offset and leader epoch.
 const PREFIX_LEN: usize = 16;
-/// Slices that one `pwritev` takes (Linux' IOV_MAX).
-const SLICES_MAX: usize = 1024;
 
 /// What a leader is asked to append.
 #[derive(Clone, Debug)]
@@ -314,16 +309,12 @@ impl Log {
         let file = active.hold_for_write()?;
         let position = active.size();
         self.reserve(writer, &file, position + len);
-        if let Err(error) = write_batches(&file, position, bytes, batches) {
+        let path = active.path(FileKind::Log);
+        if let Err(error) = disk::write_at(&file, &path, &mut slices(bytes, batches), position) {
             // Readers and recovery must not meet the half that was written.
-            if let Err(cut) = file.set_len(position) {
-                return Err(self.fail(&format_args!("cannot cut back a failed write: {cut}")));
-            }
+            disk::set_len(&file, &path, position).map_err(|error| self.fail(&error))?;
             writer.reserved = position;
-            return Err(StorageError::io(
-                "write",
-                &active.path(crate::format::FileKind::Log),
-            )(error));
+            return Err(error);
         }
 
         let mut at = position;
@@ -389,8 +380,8 @@ fn check_sequences(writer: &Writer, batches: &[Placed]) -> Result<Option<Sequenc
     Ok(None)
 }
 
-/// Writes the batches at `position`, each with its new prefix, in as few system calls as may be.
-fn write_batches(file: &File, position: u64, bytes: &Bytes, batches: &[Placed]) -> io::Result<()> {
+/// The batches' bytes, each with its new prefix.
+fn slices<'a>(bytes: &'a Bytes, batches: &'a [Placed]) -> Vec<IoSlice<'a>> {
     let mut slices = Vec::with_capacity(batches.len() * 2);
     for batch in batches {
         let whole = &bytes[batch.range.clone()];
@@ -402,18 +393,5 @@ fn write_batches(file: &File, position: u64, bytes: &Bytes, batches: &[Placed]) 
             None => slices.push(IoSlice::new(whole)),
         }
     }
-    let (mut rest, mut at) = (&mut slices[..], position);
-    while !rest.is_empty() {
-        let some = rest.len().min(SLICES_MAX);
-        match rustix::io::pwritev(file, &rest[..some], at) {
-            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-            Ok(written) => {
-                at += written as u64;
-                IoSlice::advance_slices(&mut rest, written);
-            }
-            Err(rustix::io::Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-    Ok(())
+    slices
 }

@@ -14,6 +14,7 @@ use protocol::Offset;
 
 use super::{Log, SegmentList, Writer};
 use crate::{
+    disk,
     durable_file::read_if_present,
     epochs::EpochCache,
     error::StorageError,
@@ -133,7 +134,11 @@ impl Log {
             self.write_snapshot(&mut writer, self.log_end_offset())?;
             if writer.reserved > active.size() {
                 // Gives back what was reserved; that it stays reserved would only be a waste.
-                let _ = active.hold_for_write()?.set_len(active.size());
+                let _ = disk::set_len(
+                    &*active.hold_for_write()?,
+                    &active.path(FileKind::Log),
+                    active.size(),
+                );
                 writer.reserved = active.size();
             }
             writer.active_dirty = true;
@@ -191,7 +196,7 @@ impl Opened {
             segment.close();
             self.report.bytes_cut += segment.size();
             for kind in FileKind::ALL {
-                remove(&segment.path(kind))?;
+                disk::remove(&segment.path(kind))?;
             }
         }
         self.segments = vec![Arc::new(Segment::create(
@@ -219,7 +224,7 @@ fn look(dir: &Path, files: &Arc<LogFiles>) -> Result<Found, StorageError> {
         let name = entry.file_name();
         let Some(name) = name.to_str() else { continue };
         if name.ends_with(DELETED_SUFFIX) || name.ends_with(TEMP_SUFFIX) {
-            remove(&entry.path())?;
+            disk::remove(&entry.path())?;
         }
         match FileKind::parse(name) {
             Some((base, FileKind::Log)) => {
@@ -235,7 +240,7 @@ fn look(dir: &Path, files: &Arc<LogFiles>) -> Result<Found, StorageError> {
     logs.sort_unstable();
     for (base, path) in others {
         if logs.binary_search_by_key(&base, |&(b, _)| b).is_err() {
-            remove(&path)?;
+            disk::remove(&path)?;
         }
     }
     let path = dir.join(EPOCH_CHECKPOINT_FILE);
@@ -284,7 +289,8 @@ fn open_segments(
         });
     }
 
-    let synced = options.recovery_point.unwrap_or(first);
+    // The snapshot at the first segment holds what producers wrote in segments that are deleted.
+    let synced = options.recovery_point.unwrap_or(first).max(first);
     let snapshot =
         producer_snapshot::load_latest_snapshot(dir, first, synced).map_err(StorageError::io("read", dir))?;
     let (replay_from, producers) = snapshot.unwrap_or_else(|| (first, ProducerState::new()));
@@ -351,11 +357,4 @@ fn clean_tail(active: &Segment, config: &LogConfig) -> Result<Option<Tail>, Stor
         end,
         first_timestamp: first.map(|(header, _)| header.max_timestamp).filter(|&t| t >= 0),
     }))
-}
-
-fn remove(path: &Path) -> Result<(), StorageError> {
-    match std::fs::remove_file(path).map_err(StorageError::io("remove", path)) {
-        Err(error) if !error.is_not_found() => Err(error),
-        _ => Ok(()),
-    }
 }

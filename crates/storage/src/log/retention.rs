@@ -10,6 +10,7 @@ use protocol::Offset;
 
 use super::{Log, SegmentList, Writer};
 use crate::{
+    disk,
     error::StorageError,
     format::{DELETED_SUFFIX, FileKind},
     producer_snapshot,
@@ -170,13 +171,11 @@ impl Log {
             let mut renamed = path.clone().into_os_string();
             renamed.push(DELETED_SUFFIX);
             let renamed = PathBuf::from(renamed);
-            match std::fs::rename(&path, &renamed).map_err(StorageError::io("rename", &path)) {
-                Ok(()) => deleted.push(Deleted {
+            if disk::rename(&path, &renamed)? {
+                deleted.push(Deleted {
                     path: renamed,
                     since: Instant::now(),
-                }),
-                Err(error) if error.is_not_found() => {}
-                Err(error) => return Err(error),
+                });
             }
         }
         Ok(())

@@ -7,9 +7,9 @@ use rustix::fs::FallocateFlags;
 
 use super::{Log, Writer};
 use crate::{
+    disk,
     error::StorageError,
     format::{FileKind, MAX_RELATIVE},
-    index::replace_file,
     segment::Segment,
 };
 
@@ -99,7 +99,11 @@ impl Log {
         let next = Segment::create(&self.files, base, self.config.load().index_interval_bytes)?;
         if writer.reserved > active.size() {
             // Gives back what was reserved; that it stays reserved would only be a waste.
-            let _ = active.hold_for_write()?.set_len(active.size());
+            let _ = disk::set_len(
+                &*active.hold_for_write()?,
+                &active.path(FileKind::Log),
+                active.size(),
+            );
         }
         let mut segments = self.segments.load().as_ref().clone();
         segments.push(Arc::new(next));
@@ -129,7 +133,7 @@ impl Log {
     /// torn by a power loss is known by its checksum, and the one before it is used.
     pub(super) fn write_snapshot(&self, writer: &mut Writer, offset: Offset) -> Result<(), StorageError> {
         let path = self.files.path(FileKind::ProducerSnapshot, offset);
-        replace_file(&path, &writer.producers.snapshot_bytes()).map_err(StorageError::io("write", &path))?;
+        disk::replace(&path, &writer.producers.snapshot_bytes())?;
         writer.unsynced_snapshots.push(offset);
         Ok(())
     }

@@ -6,7 +6,7 @@ use protocol::Offset;
 
 use super::{Log, Writer};
 use crate::{
-    durable_file::{sync_dir, write_atomically},
+    disk,
     error::StorageError,
     format::{EPOCH_CHECKPOINT_FILE, FileKind},
     segment::Segment,
@@ -18,9 +18,9 @@ struct Work {
     generation: u64,
     end: Offset,
     records: u64,
-    sealed: Vec<Arc<Segment>>,
+    sealed: Vec<(Arc<Segment>, Arc<File>)>,
     snapshots: Vec<Offset>,
-    active: Option<Arc<Segment>>,
+    active: Option<(Arc<Segment>, Arc<File>)>,
     epochs: Option<String>,
     directory: bool,
     parent: bool,
@@ -43,7 +43,7 @@ impl Log {
         let work = {
             let mut writer = self.writer.lock();
             self.check_usable(&writer)?;
-            match self.take_work(&mut writer) {
+            match self.take_work(&mut writer)? {
                 Some(work) => work,
                 None => return Ok(self.publish_synced(self.log_end_offset())),
             }
@@ -74,61 +74,62 @@ impl Log {
         writer.unflushed_records >= config.flush_messages || too_long || !writer.unsynced.is_empty()
     }
 
-    fn take_work(&self, writer: &mut Writer) -> Option<Work> {
+    fn take_work(&self, writer: &mut Writer) -> Result<Option<Work>, StorageError> {
         let dirty = writer.active_dirty
             || writer.directory_dirty
             || writer.epochs_dirty
             || !writer.unsynced.is_empty();
         if !dirty {
-            return None;
+            return Ok(None);
         }
+        let held = |segment: &Arc<Segment>| Ok((Arc::clone(segment), segment.hold_for_write()?));
+        let sealed = writer
+            .unsynced
+            .iter()
+            .map(held)
+            .collect::<Result<_, StorageError>>()?;
+        let active = writer.active_dirty.then(|| held(&self.active())).transpose()?;
+        writer.unsynced.clear();
+        writer.active_dirty = false;
         writer.unflushed_since_ms = None;
-        Some(Work {
+        Ok(Some(Work {
             generation: self.generation(),
             end: self.log_end_offset(),
             records: std::mem::take(&mut writer.unflushed_records),
-            sealed: std::mem::take(&mut writer.unsynced),
+            sealed,
             snapshots: std::mem::take(&mut writer.unsynced_snapshots),
-            active: std::mem::take(&mut writer.active_dirty).then(|| self.active()),
+            active,
             epochs: std::mem::take(&mut writer.epochs_dirty).then(|| self.epochs.read().to_text()),
             directory: std::mem::take(&mut writer.directory_dirty),
             parent: std::mem::take(&mut writer.parent_dirty),
-        })
+        }))
     }
 
     fn sync(&self, work: &Work) -> Result<(), SyncError> {
         // First what can fail for want of descriptors or space, and may be tried again.
         if let Some(epochs) = &work.epochs {
             let path = self.files.dir().join(EPOCH_CHECKPOINT_FILE);
-            write_atomically(&path, epochs.as_bytes())
-                .map_err(|error| sort(StorageError::io("write", &path)(error)))?;
+            disk::replace_durably(&path, epochs.as_bytes()).map_err(sort)?;
         }
-        for segment in &work.sealed {
-            sync_if_present(&segment.path(FileKind::OffsetIndex))?;
-            sync_if_present(&segment.path(FileKind::TimeIndex))?;
+        for (segment, _) in &work.sealed {
+            disk::sync_if_present(&segment.path(FileKind::OffsetIndex)).map_err(sort)?;
+            disk::sync_if_present(&segment.path(FileKind::TimeIndex)).map_err(sort)?;
         }
         for &offset in &work.snapshots {
-            sync_if_present(&self.files.path(FileKind::ProducerSnapshot, offset))?;
+            disk::sync_if_present(&self.files.path(FileKind::ProducerSnapshot, offset)).map_err(sort)?;
         }
-        if work.directory || !work.sealed.is_empty() {
-            let dir = self.files.dir();
-            sync_dir(&dir).map_err(|error| sort(StorageError::io("sync", &dir)(error)))?;
+        let dir = self.files.dir();
+        if work.directory {
+            disk::sync_dir(&dir).map_err(sort)?;
         }
         if work.parent {
-            let dir = self.files.dir();
-            let parent = dir
-                .parent()
-                .filter(|p| !p.as_os_str().is_empty())
-                .unwrap_or_else(|| Path::new("."));
-            sync_dir(parent).map_err(|error| sort(StorageError::io("sync", parent)(error)))?;
+            let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty());
+            disk::sync_dir(parent.unwrap_or_else(|| Path::new("."))).map_err(sort)?;
         }
-        for segment in work.sealed.iter().chain(&work.active) {
-            let file = segment.hold_for_write().map_err(sort)?;
-            let path = segment.path(FileKind::Log);
-            file.sync_data()
-                .map_err(|error| SyncError::Fatal(StorageError::io("sync", &path)(error)))?;
+        for (segment, file) in work.sealed.iter().chain(&work.active) {
+            disk::sync_data(file, &segment.path(FileKind::Log)).map_err(SyncError::Fatal)?;
         }
-        for segment in &work.sealed {
+        for (segment, _) in &work.sealed {
             segment.release();
         }
         Ok(())
@@ -156,7 +157,7 @@ impl Log {
         let last = segments.len() - 1;
         let listed = |segment: &Arc<Segment>| segments.iter().position(|s| Arc::ptr_eq(s, segment));
         let (mut sealed, mut active_dirty) = (Vec::new(), false);
-        for segment in work.sealed.into_iter().chain(work.active) {
+        for (segment, _) in work.sealed.into_iter().chain(work.active) {
             match listed(&segment) {
                 Some(at) if at == last => active_dirty = true,
                 Some(_) => sealed.push(segment),
@@ -175,14 +176,5 @@ fn sort(error: StorageError) -> SyncError {
         SyncError::Later(error)
     } else {
         SyncError::Fatal(error)
-    }
-}
-
-/// Syncs a file that retention or truncation may just have removed.
-fn sync_if_present(path: &Path) -> Result<(), SyncError> {
-    let synced = File::open(path).and_then(|file| file.sync_data());
-    match synced.map_err(StorageError::io("sync", path)) {
-        Err(error) if !error.is_not_found() => Err(sort(error)),
-        _ => Ok(()),
     }
 }

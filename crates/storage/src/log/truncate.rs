@@ -1,15 +1,12 @@
 //! Truncation: the end of the log goes, for good, before anything else is appended.
 
-use std::{
-    fs::File,
-    sync::{Arc, atomic::Ordering},
-};
+use std::sync::{Arc, atomic::Ordering};
 
 use protocol::Offset;
 
 use super::{Log, SegmentList, Writer};
 use crate::{
-    error::StorageError, format::FileKind, producer_snapshot, producers::ProducerState, scan::Scanner,
+    disk, error::StorageError, format::FileKind, producer_snapshot, producers::ProducerState, scan::Scanner,
     segment::Segment,
 };
 
@@ -35,7 +32,7 @@ impl Log {
         let target = Arc::clone(&segments[at]);
         // All that can fail without consequence comes first.
         let file = target.hold_for_write()?;
-        let directory = self.open_directory()?;
+        let directory = disk::open(&self.files.dir())?;
         let cut = find_cut(&target, offset, self.config.load().index_interval_bytes)?;
         let end = if cut.position == 0 { target.base() } else { cut.end };
         let producers = self.producers_as_of(&writer, end)?;
@@ -53,18 +50,13 @@ impl Log {
         writer.reserved = cut.position;
         self.generation.fetch_add(1, Ordering::AcqRel);
 
+        let path = target.path(FileKind::Log);
         // From the newest backwards: whenever the machine stops, what is left is a prefix.
         let shortened = remove_segments(gone.iter().rev())
             .and_then(|()| self.remove_snapshots_above(end))
-            .and_then(|()| {
-                directory
-                    .sync_all()
-                    .map_err(StorageError::io("sync", &self.files.dir()))
-            })
-            .and_then(|()| {
-                let synced = file.set_len(cut.position).and_then(|()| file.sync_data());
-                synced.map_err(StorageError::io("truncate", &target.path(FileKind::Log)))
-            });
+            .and_then(|()| disk::sync_open_dir(&directory, &self.files.dir()))
+            .and_then(|()| disk::set_len(&file, &path, cut.position))
+            .and_then(|()| disk::sync_data(&file, &path));
         shortened.map_err(|error| self.fail(&error))
     }
 
@@ -73,7 +65,7 @@ impl Log {
     pub fn truncate_fully_and_start_at(&self, offset: Offset) -> Result<(), StorageError> {
         let mut writer = self.writer.lock();
         self.check_usable(&writer)?;
-        let directory = self.open_directory()?;
+        let directory = disk::open(&self.files.dir())?;
         let old = self.segments.load_full();
         self.start.store(offset.0, Ordering::Release);
         self.lower_end(&mut writer, offset);
@@ -88,11 +80,7 @@ impl Log {
 
         let restarted = remove_segments(old.iter().rev())
             .and_then(|()| self.remove_snapshots_above(Offset(-1)))
-            .and_then(|()| {
-                directory
-                    .sync_all()
-                    .map_err(StorageError::io("sync", &self.files.dir()))
-            })
+            .and_then(|()| disk::sync_open_dir(&directory, &self.files.dir()))
             .and_then(|()| Segment::create(&self.files, offset, self.config.load().index_interval_bytes));
         match restarted {
             Ok(first) => {
@@ -111,13 +99,11 @@ impl Log {
             .store(self.durable_offset().min(end).0, Ordering::Release);
         self.recovery_point
             .store(self.recovery_point().min(end).0, Ordering::Release);
+        // The start may lie inside a batch that goes.
+        self.start
+            .store(self.log_start_offset().min(end).0, Ordering::Release);
         self.end.store(end.0, Ordering::Release);
         writer.epochs_dirty |= self.epochs.write().truncate_from_end(end);
-    }
-
-    fn open_directory(&self) -> Result<File, StorageError> {
-        let dir = self.files.dir();
-        File::open(dir.as_ref()).map_err(StorageError::io("open", &dir))
     }
 
     fn remove_snapshots_above(&self, offset: Offset) -> Result<(), StorageError> {
@@ -210,10 +196,7 @@ fn remove_segments<'a>(segments: impl Iterator<Item = &'a Arc<Segment>>) -> Resu
             FileKind::Log,
         ] {
             let path = segment.path(kind);
-            match std::fs::remove_file(&path).map_err(StorageError::io("remove", &path)) {
-                Err(error) if !error.is_not_found() => return Err(error),
-                _ => {}
-            }
+            disk::remove(&path)?;
         }
     }
     Ok(())
