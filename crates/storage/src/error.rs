@@ -29,6 +29,14 @@ pub enum Damage {
         /// The batch's epoch.
         found: LeaderEpoch,
     },
+    /// A batch that was read claims offsets that were never given.
+    #[error("batch claims offset {offset}, but the log ends at {log_end}")]
+    BeyondEnd {
+        /// The offset after the log's last.
+        log_end: Offset,
+        /// The batch's last offset.
+        offset: Offset,
+    },
     /// A segment holds an offset that its relative 32-bit indexes cannot express.
     #[error("offset {offset} is too far from the segment's base offset {base}")]
     TooFar {

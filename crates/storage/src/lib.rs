@@ -65,3 +65,10 @@ pub use log_config::LogConfig;
 pub use manager::{LogManager, ManagerConfig, OpenError, StartupReport};
 pub use producers::{ProducerBatch, ProducerEntry, ProducerState, SequenceCheck, SequenceError};
 pub use recovery::RecoveryReport;
+
+// Unit tests share the integration tests' support, which names this crate from outside.
+#[cfg(test)]
+extern crate self as storage;
+#[cfg(test)]
+#[path = "../tests/support/mod.rs"]
+mod test_support;

@@ -9,6 +9,8 @@
 //! *generation*). fdatasync runs outside the lock.
 
 mod append;
+#[cfg(test)]
+mod crash_tests;
 mod open;
 mod read;
 mod retention;
@@ -16,6 +18,7 @@ mod roll;
 mod sync;
 mod timestamps;
 mod truncate;
+mod window;
 
 use std::{
     path::{Path, PathBuf},

@@ -3,12 +3,12 @@
 use std::{fs::File, io, sync::Arc};
 
 use bytes::Bytes;
-use protocol::{
-    Offset,
-    batch::{BatchError, BatchHeader, verify_crc},
-};
+use protocol::{Offset, batch::BatchError};
 
-use super::Log;
+use super::{
+    Log,
+    window::{Selection, Window},
+};
 use crate::{error::StorageError, format::FileKind, segment::Segment};
 
 /// Where recent reads ended: the next read of the same consumer or follower begins there.
@@ -132,8 +132,7 @@ impl Log {
             first: None,
             next_offset: request.from,
         };
-        let upper = request.upper.min(log_end);
-        if request.from >= upper {
+        if request.from >= request.upper.min(log_end) {
             return Ok(nothing);
         }
         let segments = self.segments.load();
@@ -141,7 +140,7 @@ impl Log {
             return Err(self.out_of_range(request.from));
         };
         for segment in &segments[at..] {
-            match self.read_segment(segment, request, upper, generation)? {
+            match self.read_segment(segment, request, log_end, generation)? {
                 Attempt::Done(outcome) => return Ok(outcome),
                 Attempt::NextSegment => {}
             }
@@ -153,10 +152,12 @@ impl Log {
         &self,
         segment: &Arc<Segment>,
         request: &ReadRequest,
-        upper: Offset,
+        log_end: Offset,
         generation: u64,
     ) -> Result<Attempt, StorageError> {
+        // After the log's end was read: what the segment has beyond it begins at or after it.
         let size = segment.size();
+        let upper = request.upper.min(log_end);
         let file = segment.file()?;
         let hint = self
             .read_hints
@@ -189,9 +190,11 @@ impl Log {
             let window = Window {
                 request,
                 upper,
+                log_end,
                 left: size - position,
+                trusted,
             };
-            match window.select(&buffer, trusted) {
+            match window.select(&buffer) {
                 Selection::Batches { range, first, next } => {
                     let hint = Hint {
                         generation,
@@ -225,101 +228,11 @@ impl Log {
                     position = 0;
                     trusted = true;
                 }
-                Selection::Damaged { at, error } => {
-                    return Err(segment.corrupt(position + at as u64, error));
+                Selection::Damaged { at, damage } => {
+                    return Err(segment.corrupt(position + at as u64, damage));
                 }
             }
         }
-    }
-}
-
-/// What a reader takes from a buffer that begins at a batch.
-struct Window<'a> {
-    request: &'a ReadRequest,
-    upper: Offset,
-    /// Bytes of the segment from the buffer's beginning on.
-    left: u64,
-}
-
-enum Selection {
-    /// These bytes of the buffer.
-    Batches {
-        range: std::ops::Range<usize>,
-        first: Offset,
-        next: Offset,
-    },
-    /// Nothing may be returned.
-    Nothing,
-    /// Read again `skip` bytes further on, `needed` bytes at least.
-    Further { skip: usize, needed: usize },
-    /// The buffer does not begin with a batch at or before the wanted offset.
-    Lost,
-    /// A batch that was written whole is no longer valid.
-    Damaged { at: usize, error: BatchError },
-}
-
-impl Window<'_> {
-    fn select(&self, buffer: &[u8], trusted: bool) -> Selection {
-        let mut at = 0;
-        let mut taken: Option<(usize, Offset, Offset)> = None;
-        while at < buffer.len() {
-            let header = match BatchHeader::parse(&buffer[at..]) {
-                Ok(header) => header,
-                Err(BatchError::Truncated { needed, .. }) if (at + needed) as u64 <= self.left => {
-                    if taken.is_some() {
-                        break;
-                    }
-                    return self.beyond(&buffer[at..], at, needed);
-                }
-                Err(_) if !trusted && taken.is_none() => return Selection::Lost,
-                // What was good before the damage is returned; the next read meets it first.
-                Err(_) if taken.is_some() => break,
-                Err(error) => return Selection::Damaged { at, error },
-            };
-            if !trusted && at == 0 && header.base_offset > self.request.from {
-                return Selection::Lost;
-            }
-            if header.last_offset() < self.request.from {
-                at += header.size;
-                continue;
-            }
-            let begin = taken.map_or(at, |(begin, ..)| begin);
-            let fits = at + header.size - begin <= self.request.max_bytes
-                || (taken.is_none() && self.request.min_one_batch);
-            if header.last_offset() >= self.upper || !fits {
-                break;
-            }
-            if let Err(error) = verify_crc(&buffer[at..at + header.size]) {
-                if taken.is_some() {
-                    break;
-                }
-                return Selection::Damaged { at, error };
-            }
-            let first = taken.map_or(header.base_offset, |(_, first, _)| first);
-            taken = Some((begin, first, header.next_offset()));
-            at += header.size;
-        }
-        match taken {
-            Some((begin, first, next)) => Selection::Batches {
-                range: begin..at,
-                first,
-                next,
-            },
-            None if at >= buffer.len() => Selection::Further { skip: at, needed: 0 },
-            None => Selection::Nothing,
-        }
-    }
-
-    /// The first batch that matters is cut off by the buffer's end, not by the segment's.
-    fn beyond(&self, front: &[u8], at: usize, needed: usize) -> Selection {
-        if let Ok(header) = BatchHeader::parse_header(front)
-            && header.last_offset() >= self.request.from
-            && (header.last_offset() >= self.upper
-                || (needed > self.request.max_bytes && !self.request.min_one_batch))
-        {
-            return Selection::Nothing;
-        }
-        Selection::Further { skip: at, needed }
     }
 }
 
