@@ -31,8 +31,8 @@
 pub mod checkpoint;
 pub mod clean_shutdown;
 pub mod descriptors;
-pub mod dump;
 mod disk;
+pub mod dump;
 mod durable_file;
 pub mod epochs;
 mod error;
