@@ -9,9 +9,10 @@ use protocol::grpc::v1::broker_message::Message as FromBroker;
 use protocol::grpc::v1::broker_session_server::BrokerSession;
 use protocol::grpc::v1::controller_message::Message as ToBroker;
 use protocol::grpc::v1::{
-    BrokerMessage, CommittedEntries, ControllerMessage, NotActive, Register, Registered, SnapshotChunk,
+    BrokerMessage, CommittedEntries, ControllerMessage, KafkaError, NotActive, Register, Registered,
+    SnapshotChunk,
 };
-use protocol::{BrokerId, LeaderEpoch, Offset};
+use protocol::{BrokerId, ErrorCode, LeaderEpoch, Offset};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
@@ -72,6 +73,10 @@ impl SessionService {
             }
         };
         let next = Offset(register.metadata_offset).next();
+        if let Some(refusal) = self.diverges(&register).await {
+            let _ = outbound.send(Ok(self.refusal(refusal))).await;
+            return;
+        }
         let opened = match self.open(register).await {
             Ok(opened) => opened,
             Err(refusal) => {
@@ -98,6 +103,34 @@ impl SessionService {
         };
         self.identity.check_other(register.hello.as_ref())?;
         Ok(register)
+    }
+
+    /// A broker whose last entry is another one than the quorum committed there has followed another
+    /// quorum, or this one has lost entries. Where the log begins later nothing can be compared, and the
+    /// snapshot that the broker gets replaces what it has.
+    async fn diverges(&self, register: &Register) -> Option<SessionRefusal> {
+        let offset = Offset(register.metadata_offset);
+        let applied = self.images.borrow().offset;
+        if !self.active.borrow().is_self || Some(offset) > applied {
+            return None;
+        }
+        match self.log.epoch_at(offset).await {
+            Ok(Some(epoch)) if epoch.get() != register.metadata_epoch => {
+                Some(SessionRefusal::Refused(KafkaError {
+                    code: ErrorCode::UnknownServerError.code().into(),
+                    message: format!(
+                        "the broker has applied metadata offset {offset} of controller epoch {}, the quorum has \
+                         committed one of epoch {epoch} there: the quorum has lost entries, or is another one",
+                        register.metadata_epoch
+                    ),
+                }))
+            }
+            Ok(_) => None,
+            Err(error) => {
+                tracing::error!(%error, %offset, "the metadata log cannot be read");
+                Some(SessionRefusal::NotActive)
+            }
+        }
     }
 
     async fn open(&self, register: Register) -> Result<OpenedSession, SessionRefusal> {

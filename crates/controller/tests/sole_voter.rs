@@ -164,7 +164,7 @@ async fn a_broker_that_leaves_is_let_go() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_broker_of_another_cluster_or_ahead_of_the_log_is_refused() {
+async fn a_broker_that_followed_another_log_is_refused() {
     let quorum = Quorum::start(1).await;
     let active = quorum.active().await;
     let controller = quorum.seats[active].address;
@@ -176,6 +176,14 @@ async fn a_broker_of_another_cluster_or_ahead_of_the_log_is_refused() {
     let answer = broker.open(controller).await.unwrap();
     assert!(
         matches!(&answer, ToBroker::Refused(error) if error.message.contains("1000000")),
+        "{answer:?}"
+    );
+    broker.image = metadata::ClusterImage::default()
+        .apply(protocol::Offset(1), protocol::LeaderEpoch(99), None)
+        .unwrap();
+    let answer = broker.open(controller).await.unwrap();
+    assert!(
+        matches!(&answer, ToBroker::Refused(error) if error.message.contains("epoch 99")),
         "{answer:?}"
     );
     quorum.stop().await;

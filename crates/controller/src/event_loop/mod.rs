@@ -16,8 +16,10 @@
 
 mod active;
 mod batch;
+mod clock;
 mod operation;
 mod sessions;
+mod view;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -27,7 +29,6 @@ use futures::StreamExt;
 use futures::stream::FuturesOrdered;
 use metadata::configs::NodeDefaults;
 use metadata::{ClusterImage, records};
-use protocol::grpc::v1::ControllerAddress;
 use protocol::{BrokerId, ClaimId, LeaderEpoch, Offset};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
@@ -35,11 +36,14 @@ use tokio_util::sync::CancellationToken;
 
 use self::active::{Active, Effect, Waiting};
 use self::batch::{ENTRY_BYTES, Packed, pack};
+use self::clock::Clock;
 use self::operation::Settled;
 pub(crate) use self::operation::{Call, CallError, CallResult, Operation};
 pub(crate) use self::sessions::{
     Applied, OpenSession, OpenedSession, SessionEnd, SessionEvent, SessionRefusal, Signal,
 };
+use self::view::known_active;
+pub use self::view::{ActiveController, ActiveView};
 use crate::decisions::{Now, ProbeResult, SessionId};
 use crate::identity::NodeIdentity;
 use crate::metric;
@@ -52,6 +56,8 @@ pub(crate) const EVENT_QUEUE: usize = 1024;
 const EVENTS_PER_ROUND: usize = 512;
 /// How often the loop looks around although nothing happens.
 const IDLE: Duration = Duration::from_millis(200);
+/// How long no claim is made after one did not take hold: Raft's own news of why is on its way.
+const CLAIM_PAUSE: Duration = Duration::from_millis(50);
 /// How often the gauges are brought up to date.
 const GAUGES: Duration = Duration::from_secs(1);
 
@@ -67,40 +73,6 @@ pub(crate) enum Event {
     Probed(BrokerId, SessionId, ProbeResult),
     /// A probe of a process that has the newcomer's id came back.
     RivalProbed(OpenSession, ProbeResult),
-}
-
-/// Who decides, as far as this controller knows.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ActiveView {
-    /// The active controller; `None` while nobody is known.
-    pub active: Option<ActiveController>,
-    /// Whether it is this one.
-    pub is_self: bool,
-    /// The controller epoch (Raft term) that this controller knows of.
-    pub epoch: LeaderEpoch,
-    /// Raft has stopped for good on this controller, for this reason.
-    pub failed: Option<String>,
-}
-
-/// A controller that is, or was last known to be, active.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ActiveController {
-    /// Its `node.id`.
-    pub node_id: BrokerId,
-    /// `host:port` of its internal port.
-    pub address: String,
-    /// The term in which it is active.
-    pub epoch: LeaderEpoch,
-}
-
-impl ActiveController {
-    pub(crate) fn to_wire(&self) -> ControllerAddress {
-        ControllerAddress {
-            node_id: self.node_id.get(),
-            address: self.address.clone(),
-            epoch: self.epoch.get(),
-        }
-    }
 }
 
 /// What the loop is made with.
@@ -150,9 +122,10 @@ pub(crate) struct EventLoop {
     waiting: VecDeque<Vec<Waiting>>,
     view: watch::Sender<ActiveView>,
     applied: watch::Sender<Applied>,
-    started: Instant,
+    clock: Clock,
     rebalance_at: Option<Instant>,
     gauges_at: Instant,
+    claim_at: Instant,
 }
 
 /// What woke the loop.
@@ -188,9 +161,10 @@ impl EventLoop {
             waiting: VecDeque::new(),
             view,
             applied,
-            started: now,
+            clock: Clock::new(now),
             rebalance_at: None,
             gauges_at: now,
+            claim_at: now,
         };
         (event_loop, sender, watches)
     }
@@ -243,17 +217,20 @@ impl EventLoop {
         }
     }
 
-    fn now(&self) -> Now {
-        Now(self.started.elapsed().as_millis() as u64)
+    fn now(&mut self) -> Now {
+        self.clock.read(Instant::now())
     }
 
-    fn wake_at(&self) -> Instant {
+    fn wake_at(&mut self) -> Instant {
+        let Now(now) = self.now();
         let idle = Instant::now() + IDLE;
         let deadline = match &self.leadership {
             Leadership::Active { active, .. } => active.next_deadline(),
             Leadership::Standby | Leadership::Claiming { .. } => None,
         };
-        deadline.map_or(idle, |Now(ms)| idle.min(self.started + Duration::from_millis(ms)))
+        deadline.map_or(idle, |Now(deadline)| {
+            idle.min(Instant::now() + Duration::from_millis(deadline.saturating_sub(now)))
+        })
     }
 
     /// Begins and ends leadership as Raft says.
@@ -271,7 +248,8 @@ impl EventLoop {
         if !holds {
             self.step_down();
         }
-        if role.leading && role.failed.is_none() && matches!(self.leadership, Leadership::Standby) {
+        let may_claim = matches!(self.leadership, Leadership::Standby) && self.claim_at <= Instant::now();
+        if role.leading && role.failed.is_none() && may_claim {
             let claim = ClaimId::random();
             let proposal = self.node.propose(role.epoch, &records::claim_entry(claim)).await;
             tracing::info!(epoch = %role.epoch, %claim, "elected; claiming the metadata log");
@@ -306,6 +284,7 @@ impl EventLoop {
             return;
         };
         let image = self.images.borrow_and_update().clone();
+        let now = self.now();
         match result {
             Ok(_) if image.claim == claim => {
                 tracing::info!(%epoch, offset = ?image.offset, "active controller");
@@ -316,7 +295,7 @@ impl EventLoop {
                     &self.settings.identity.cluster_id,
                     self.settings.session_timeout.as_millis() as u64,
                     &image,
-                    self.now(),
+                    now,
                 );
                 self.rebalance_at = self
                     .settings
@@ -327,8 +306,11 @@ impl EventLoop {
                     active: Box::new(active),
                 };
             }
-            // The next look at the role claims again, or waits for another leader.
-            Ok(_) | Err(_) => tracing::warn!(%epoch, ?result, "the claim did not take hold"),
+            // A later look at the role claims again, or waits for another leader.
+            Ok(_) | Err(_) => {
+                tracing::warn!(%epoch, ?result, "the claim did not take hold");
+                self.claim_at = Instant::now() + CLAIM_PAUSE;
+            }
         }
     }
 
@@ -500,7 +482,8 @@ impl EventLoop {
             self.in_flight.push_back(proposal);
             self.waiting.push_back(waiting);
         }
-        let (image, now) = (self.images.borrow().clone(), self.now());
+        let now = self.now();
+        let image = self.images.borrow().clone();
         for waiting in undisputed {
             self.settle_one(waiting, image.offset.unwrap_or(Offset(-1)), &image, now);
         }
@@ -552,17 +535,4 @@ async fn claimed(leadership: &mut Leadership) -> Result<LogPosition, ProposalErr
         Leadership::Claiming { proposal, .. } => proposal.await,
         Leadership::Standby | Leadership::Active { .. } => std::future::pending().await,
     }
-}
-
-/// The leader as the hint for others, where it is not this controller: a leader may still be claiming,
-/// but it is the one to ask.
-fn known_active(role: &Role) -> Option<ActiveController> {
-    if role.leading {
-        return None;
-    }
-    role.leader.as_ref().map(|(id, address)| ActiveController {
-        node_id: *id,
-        address: address.clone(),
-        epoch: role.epoch,
-    })
 }

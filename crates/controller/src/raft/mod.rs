@@ -7,6 +7,7 @@
 //! * [`node`]: all of it, started and stopped.
 
 mod codec;
+mod committed_log;
 mod log_store;
 mod log_writer;
 mod network;
@@ -20,5 +21,6 @@ mod storage_suite;
 mod types;
 mod wire;
 
-pub(crate) use node::{CommittedLog, LogPosition, Proposal, ProposalError, RaftNode, ReplicaView, Role};
+pub(crate) use committed_log::CommittedLog;
+pub(crate) use node::{LogPosition, Proposal, ProposalError, RaftNode, ReplicaView, Role};
 pub use node::{RaftSettings, RaftStartError};

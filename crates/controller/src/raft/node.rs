@@ -2,7 +2,6 @@
 //! committed.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -16,23 +15,22 @@ use openraft::errors::{ClientWriteError, InitializeError, RaftError};
 use openraft::raft::ClientWriteResult;
 use openraft::{Config, Instant as _, ServerState, SnapshotPolicy};
 use prost::Message;
+use protocol::grpc::v1::MetadataEntry;
 use protocol::grpc::v1::raft_server::RaftServer;
-use protocol::grpc::v1::{CommittedEntry, MetadataEntry};
 use protocol::{BrokerId, LeaderEpoch, Offset};
 use tokio::sync::watch;
 
+use super::committed_log::CommittedLog;
 use super::log_store::{LogStore, LogStoreError};
 use super::network::{MAX_MESSAGE, Network};
 use super::service::RaftService;
 use super::snapshot::SnapshotDirectory;
 use super::state_machine::{StateMachine, position};
-use super::types::{Command, LogId, Payload, Raft, Responder, TypeConfig, Voter};
+use super::types::{Command, LogId, Raft, Responder, TypeConfig, Voter};
 use crate::identity::NodeIdentity;
 
 /// Name of the metadata log's directory within the log directory.
 const LOG_NAME: &str = "__cluster_metadata-0";
-/// Bytes of committed entries that are read for one message to a broker.
-const COMMITTED_BYTES: usize = 1 << 20;
 
 /// Raft's timings and bounds.
 #[derive(Clone, Debug)]
@@ -334,9 +332,7 @@ impl RaftNode {
 
     /// Committed entries for brokers.
     pub(crate) fn committed(&self) -> CommittedLog {
-        CommittedLog {
-            store: self.store.clone(),
-        }
+        CommittedLog::new(self.store.clone())
     }
 
     /// The service that other controllers call.
@@ -389,50 +385,6 @@ pub(crate) struct ReplicaView {
     pub(crate) log_end: Offset,
     /// How long ago it last answered.
     pub(crate) last_seen: Option<Duration>,
-}
-
-/// Reads committed entries. The caller never asks beyond what it knows to be applied.
-#[derive(Clone)]
-pub(crate) struct CommittedLog {
-    store: LogStore,
-}
-
-impl CommittedLog {
-    /// Some entries from `from` on, up to and including `applied`. `None` where the log begins later:
-    /// then only a snapshot helps.
-    pub(crate) async fn read(
-        &self,
-        from: Offset,
-        applied: Offset,
-    ) -> io::Result<Option<Vec<CommittedEntry>>> {
-        let start = u64::try_from(from.get()).unwrap_or(0);
-        let end = u64::try_from(applied.next().get()).unwrap_or(0);
-        let entries = self.store.read(start, end, COMMITTED_BYTES).await?;
-        let Some(first) = entries.first() else {
-            return Ok(if start < end { None } else { Some(Vec::new()) });
-        };
-        if first.log_id.index != start {
-            return Ok(None);
-        }
-        entries
-            .into_iter()
-            .map(|entry| {
-                let (offset, epoch) = position(entry.log_id)?;
-                let record = match entry.payload {
-                    Payload::Normal(command) => {
-                        Some(MetadataEntry::decode(command.entry).map_err(io::Error::other)?)
-                    }
-                    Payload::Blank | Payload::Membership(_) => None,
-                };
-                Ok(CommittedEntry {
-                    offset: offset.get(),
-                    epoch: epoch.get(),
-                    entry: record,
-                })
-            })
-            .collect::<io::Result<_>>()
-            .map(Some)
-    }
 }
 
 fn config(settings: &RaftSettings) -> Result<Config, RaftStartError> {
