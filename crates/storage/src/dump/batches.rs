@@ -141,17 +141,15 @@ fn print_records(
             size_of(record.key),
             size_of(record.value),
         )?;
-        if header.is_control() {
-            writeln!(out, "{}", control_text(&record))?;
-            continue;
-        }
         let sequence = match header.base_sequence {
             base if base >= 0 => (i64::from(base) + record.offset_delta).rem_euclid(1 << 31),
             _ => -1,
         };
         let keys: Vec<_> = record.header_keys.iter().map(|key| text(key)).collect();
         write!(out, " sequence: {sequence} headerKeys: [{}]", keys.join(","))?;
-        if options.print_data {
+        if header.is_control() {
+            write!(out, "{}", control_text(&record))?;
+        } else if options.print_data {
             for (name, part) in [("key", record.key), ("payload", record.value)] {
                 if let Some(part) = part {
                     write!(out, " {name}: {}", text(part))?;

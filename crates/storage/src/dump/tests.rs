@@ -199,6 +199,33 @@ fn compressed_records_are_opened_where_the_caller_can() {
 }
 
 #[test]
+fn the_end_of_a_transaction_is_named() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let path = file(dir.path(), "log");
+    let marker = BatchBuilder {
+        attributes: 0x30,
+        producer_id: 7,
+        producer_epoch: 1,
+        ..BatchBuilder::default()
+    };
+    let (commit, version_and_epoch) = ([0, 0, 0, 1], [0, 0, 0, 0, 0, 5]);
+    fs::write(
+        &path,
+        marker.build_records(&[(Some(&commit), Some(&version_and_epoch))]),
+    )
+    .expect("write");
+    let data = DumpOptions {
+        print_data: true,
+        ..DumpOptions::default()
+    };
+    assert_eq!(
+        dump(&path, &data).1[3],
+        "| offset: 0 CreateTime: -1 keySize: 4 valueSize: 6 sequence: -1 headerKeys: [] \
+         endTxnMarker: COMMIT coordinatorEpoch: 5"
+    );
+}
+
+#[test]
 fn only_segment_files_are_printed() {
     for name in ["meta.properties", "1.log", "00000000000000000000.txnindex"] {
         let error = dump_segment(Path::new(name), &DumpOptions::default(), &mut Vec::new()).expect_err(name);
