@@ -28,8 +28,13 @@ use crate::exchange::{FetchVerdict, FollowerFetch, Leading, ReplicaRead};
 const FOLLOWER_MESSAGE_BYTES: usize = 16 << 20;
 /// A message to a follower is closed when it has so many bytes of batches.
 const MESSAGE_BYTES: usize = 1 << 20;
+/// Or when it has so much news.
+const MESSAGE_NEWS: usize = 4_096;
 /// No more is read ahead while so many bytes wait to be sent.
 const OUTBOX_BYTES: usize = 2 << 20;
+/// No more is taken from a follower, and half of it no more is said of one's own accord, while so much
+/// news waits: a follower that speaks and does not listen cannot fill the leader's memory.
+const OUTBOX_NEWS: usize = 1 << 17;
 /// Reads of different partitions that run side by side.
 const READS_MAX: usize = 8;
 /// Messages between the task and the connection.
@@ -206,7 +211,7 @@ impl StreamTask {
         loop {
             self.serve();
             tokio::select! {
-                message = inbound.message() => match message? {
+                message = inbound.message(), if self.outbox.news < OUTBOX_NEWS => match message? {
                     Some(message) => self.hear(message)?,
                     None => return Ok(()),
                 },
@@ -284,7 +289,10 @@ impl StreamTask {
 
     /// Has the state give its orders, as far as there is room for what they bring.
     fn serve(&mut self) {
-        while self.reads.len() < READS_MAX && self.outbox.bytes < OUTBOX_BYTES {
+        while self.reads.len() < READS_MAX
+            && self.outbox.bytes < OUTBOX_BYTES
+            && self.outbox.news < OUTBOX_NEWS / 2
+        {
             match self.state.next(&self.view) {
                 Some(Order::Say(news)) => self.say(Some(news)),
                 Some(Order::Read(order)) => {
@@ -305,7 +313,9 @@ fn malformed(error: WireError) -> Status {
 #[derive(Default)]
 struct Outbox {
     messages: VecDeque<(LeaderMessage, usize)>,
+    /// Of batches.
     bytes: usize,
+    news: usize,
 }
 
 impl Outbox {
@@ -316,8 +326,9 @@ impl Outbox {
     fn push(&mut self, news: News) {
         let bytes = news.batch_bytes();
         self.bytes += bytes;
+        self.news += 1;
         match self.messages.back_mut() {
-            Some((message, size)) if *size + bytes <= MESSAGE_BYTES => {
+            Some((message, size)) if *size + bytes <= MESSAGE_BYTES && message.data.len() < MESSAGE_NEWS => {
                 message.data.push(news.into_wire());
                 *size += bytes;
             }
@@ -342,6 +353,7 @@ impl Outbox {
     fn pop(&mut self) -> Option<LeaderMessage> {
         let (message, bytes) = self.messages.pop_front()?;
         self.bytes -= bytes;
+        self.news -= message.data.len();
         Some(message)
     }
 }

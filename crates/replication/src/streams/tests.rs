@@ -363,6 +363,24 @@ async fn a_leader_that_comes_back_is_followed_again() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_address_where_nobody_answers_is_given_up() {
+    let mut pair = Pair::new();
+    let hole = tokio::net::TcpListener::bind("127.0.0.1:0")
+        .await
+        .expect("a free port");
+    let address = hole.local_addr().expect("bound").to_string();
+    pair.register(FOLLOWER, 1, "127.0.0.1:1");
+    pair.register(LEADER, 1, &address);
+    let partition = partitions(1)[0];
+    pair.partitions.produce(partition, 5);
+    pair.follow(partition, true);
+    // It has been tried, and says nothing.
+    let _silent = hole.accept().await.expect("the follower connects");
+    pair.serve(None);
+    pair.partitions.wait_until_settled().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_diverged_follower_truncates_to_where_the_logs_agree() {
     let mut pair = Pair::new();
     pair.serve(None);
