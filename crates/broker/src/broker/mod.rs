@@ -1,11 +1,12 @@
 //! A broker's life: how its parts come up, in which order, and how it leaves.
 //!
-//! Up: ports are bound (one in use is reported before anything else happens), logs are opened, the
-//! internal port answers, the session registers and catches up, and only then does the client port take
-//! Kafka connections. Down: leaderships move away, clients are let go, replicas stop, logs are closed
-//! clean, and the session ends last.
+//! Up: ports are bound (one in use is reported before anything else happens) and answer that the broker
+//! lives and is not ready; logs are opened; the internal port serves; the session registers and catches
+//! up; only then does the client port take Kafka connections. Down: leaderships move away, clients are
+//! let go, replicas stop, logs are closed clean, and the session ends last.
 
 mod client_port;
+mod early;
 mod public_services;
 mod reconciler;
 mod start;

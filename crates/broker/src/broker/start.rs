@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicBool;
 use metadata::Endpoint;
 use metrics_exporter_prometheus::PrometheusHandle;
 use protocol::grpc::v1::Listener;
-use protocol::{ClusterId, IncarnationId, Offset};
+use protocol::{BrokerEpoch, ClusterId, DirectoryId, IncarnationId, Offset};
 use replication::streams::{FetcherManager, LeaderService, LocalBroker, replication_server};
 use replication::{Followers, ReplicaManager, ReplicaManagerConfig};
 use storage::hints::HintStore;
@@ -21,6 +21,7 @@ use tonic::service::Routes;
 use tracing::warn;
 
 use super::client_port::KafkaPort;
+use super::early::EarlyPorts;
 use super::reconciler::{Local, Reconciler};
 use super::{Broker, Ports, public_services, readiness};
 use crate::config::{BrokerConfig, ConnectionLimits, HostPort};
@@ -84,21 +85,28 @@ impl Broker {
         let started = Instant::now();
         metric_names::describe();
         let config = Arc::new(config);
-        let internal = BoundPort::bind(&config.internal_listen).await?;
+        let mut internal = BoundPort::bind(&config.internal_listen).await?;
         warn_of_exposure(&internal.address);
         let mut clients = Vec::new();
         for listener in &config.listeners {
             clients.push((listener.name.clone(), BoundPort::bind(&listener.bind).await?));
         }
 
-        let (logs, report, cluster_id) = open_logs(&config).await?;
+        let incarnation = IncarnationId::random();
+        let cluster_id = known_cluster(&config).await?;
+        let identity_with =
+            |directory| NodeIdentity::new(config.node_id, directory, incarnation, cluster_id.clone());
+        let early = EarlyPorts::new(metrics.clone(), identity_with(DirectoryId::ZERO));
+        internal.socket = early.serve_internal(internal.socket)?;
+        let mut served = Vec::new();
+        for (name, BoundPort { socket, address }) in clients {
+            let socket = early.serve_client(socket)?;
+            served.push((name, BoundPort { socket, address }));
+        }
+        let clients = served;
+        let (logs, report) = open_logs(&config, cluster_id.clone()).await?;
         let directory_ids = logs.directories();
-        let identity = Arc::new(NodeIdentity::new(
-            config.node_id,
-            directory_ids.first().copied().unwrap_or_default(),
-            IncarnationId::random(),
-            cluster_id,
-        ));
+        let identity = Arc::new(identity_with(directory_ids.first().copied().unwrap_or_default()));
         let locator = ControllerLocator::new(Arc::clone(&identity), config.controllers.clone());
         let images = ImageStore::new();
         let controller = ControllerClient::new(locator.clone(), images.clone());
@@ -157,6 +165,8 @@ impl Broker {
             started,
         };
 
+        // From here on the ports are served for good.
+        drop(early);
         tokio::spawn(http::keep_up(metrics.clone(), stop.child_token()));
         let open = watch::Sender::new(false);
         let (opened, status) = (open.subscribe(), session.status());
@@ -231,40 +241,42 @@ impl Broker {
     }
 }
 
-/// Opens the log directories, off the runtime's workers. The cluster id is the configured one, else
-/// what a directory says.
-async fn open_logs(
-    config: &Arc<BrokerConfig>,
-) -> Result<(Arc<LogManager>, StartupReport, Option<ClusterId>), StartError> {
+/// The cluster that this broker is configured for, else the one that its directories name.
+async fn known_cluster(config: &Arc<BrokerConfig>) -> Result<Option<ClusterId>, StartError> {
+    if config.cluster_id.is_some() {
+        return Ok(config.cluster_id.clone());
+    }
     let config = Arc::clone(config);
-    tokio::task::spawn_blocking(move || {
-        let mut cluster_id = config.cluster_id.clone();
+    let found = tokio::task::spawn_blocking(move || {
         for dir in &config.log_dirs {
-            if cluster_id.is_none()
-                && let Some(found) = meta_properties::load(dir)?
-            {
-                cluster_id = found.cluster_id;
+            if let Some(cluster_id) = meta_properties::load(dir)?.and_then(|found| found.cluster_id) {
+                return Ok(Some(cluster_id));
             }
         }
-        let (logs, report) = LogManager::open(
-            ManagerConfig {
-                cluster_id: cluster_id.clone(),
-                recovery_threads_per_dir: config.recovery_threads_per_dir,
-                flush_threads: config.flush_threads,
-                ..ManagerConfig::new(config.log_dirs.clone(), config.node_id)
-            },
-            &boot_id(),
-        )?;
-        Ok((logs, report, cluster_id))
-    })
-    .await?
+        Ok::<_, MetaPropertiesError>(None)
+    });
+    Ok(found.await??)
+}
+
+/// Opens the log directories, off the runtime's workers.
+async fn open_logs(
+    config: &Arc<BrokerConfig>,
+    cluster_id: Option<ClusterId>,
+) -> Result<(Arc<LogManager>, StartupReport), StartError> {
+    let config = ManagerConfig {
+        cluster_id,
+        recovery_threads_per_dir: config.recovery_threads_per_dir,
+        flush_threads: config.flush_threads,
+        ..ManagerConfig::new(config.log_dirs.clone(), config.node_id)
+    };
+    Ok(tokio::task::spawn_blocking(move || LogManager::open(config, &boot_id())).await??)
 }
 
 async fn open_replicas(
     config: &BrokerConfig,
     logs: &Arc<LogManager>,
     controller: &ControllerClient,
-    broker_epoch: watch::Receiver<Option<protocol::BrokerEpoch>>,
+    broker_epoch: watch::Receiver<Option<BrokerEpoch>>,
 ) -> Result<Arc<ReplicaManager>, StartError> {
     let path = logs.first_dir().join(HINTS);
     let hints = tokio::task::spawn_blocking(move || HintStore::open(&path)).await?;
