@@ -6,6 +6,7 @@
 
 use std::collections::VecDeque;
 use std::fmt::{self, Debug};
+use std::fs::File;
 use std::io;
 use std::ops::{Bound, RangeBounds};
 use std::path::{Path, PathBuf};
@@ -17,6 +18,8 @@ use openraft::storage::{IOFlushed, RaftLogReader, RaftLogStorage};
 use openraft::{LogState, OptionalSend};
 use parking_lot::Mutex;
 use protocol::Offset;
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 use storage::{Log, LogConfig, OpenOptions, ReadRequest};
 
 use super::codec;
@@ -24,6 +27,8 @@ use super::log_writer::{Job, LogWriter, offset_after, purge_log};
 use super::quorum_state::{QuorumState, QuorumStateError};
 use super::types::{Entry, LogId, Payload, TypeConfig, Vote};
 
+/// The file whose lock keeps a second process away.
+const LOCK_FILE: &str = ".lock";
 /// Bytes of entries that are kept in memory although they are on disk.
 const TAIL_BYTES: usize = 8 << 20;
 /// Bytes of entries that one replication message carries, unless a single entry is larger.
@@ -44,6 +49,12 @@ pub(crate) enum LogStoreError {
         directory: PathBuf,
         /// Why.
         source: io::Error,
+    },
+    /// Another process has the log open.
+    #[error("metadata log in {directory} is in use by another process", directory = directory.display())]
+    InUse {
+        /// The log's directory.
+        directory: PathBuf,
     },
     /// Entries that this controller had acknowledged are gone. Voting without them could undo what
     /// the quorum committed.
@@ -170,6 +181,7 @@ impl LogStore {
             source,
         };
         std::fs::create_dir_all(directory).map_err(failed)?;
+        let lock = lock(directory)?;
         let state = QuorumState::load(directory)?;
         let log_start = match state.purged {
             Some(purged) => offset_after(purged).map_err(failed)?,
@@ -230,8 +242,14 @@ impl LogStore {
                 view.tail.shrink();
             }
         };
-        let writer = LogWriter::start(Arc::clone(&shared.log), directory.to_owned(), state, on_durable)
-            .map_err(failed)?;
+        let writer = LogWriter::start(
+            Arc::clone(&shared.log),
+            directory.to_owned(),
+            lock,
+            state,
+            on_durable,
+        )
+        .map_err(failed)?;
         Ok(Self { shared, writer })
     }
 
@@ -296,6 +314,24 @@ impl LogStore {
             found.append(&mut entries);
         }
         Ok(found)
+    }
+}
+
+/// Keeps other processes away from the log until the file is closed.
+fn lock(directory: &Path) -> Result<File, LogStoreError> {
+    let file = File::create(directory.join(LOCK_FILE)).map_err(|source| LogStoreError::Log {
+        directory: directory.to_owned(),
+        source,
+    })?;
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(file),
+        Err(Errno::WOULDBLOCK) => Err(LogStoreError::InUse {
+            directory: directory.to_owned(),
+        }),
+        Err(error) => Err(LogStoreError::Log {
+            directory: directory.to_owned(),
+            source: error.into(),
+        }),
     }
 }
 

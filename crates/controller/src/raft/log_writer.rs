@@ -4,6 +4,7 @@
 //! and only then are reported durable. Votes, truncations and purges take their place in the same
 //! queue. After the first failure nothing is written any more: an fsync is never retried.
 
+use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -56,10 +57,11 @@ pub(crate) struct LogWriter {
 }
 
 impl LogWriter {
-    /// Starts the thread. `durable` is called with the index up to which appends are on disk.
+    /// Starts the thread, which holds `lock` until it ends. `durable` is called with the index up to which appends are on disk.
     pub(crate) fn start(
         log: Arc<Log>,
         directory: PathBuf,
+        lock: File,
         state: QuorumState,
         durable: impl Fn(u64) + Send + 'static,
     ) -> io::Result<Self> {
@@ -67,6 +69,7 @@ impl LogWriter {
         let writer = Writer {
             log,
             directory,
+            lock: Some(lock),
             state,
             hint_written: Instant::now(),
             hint_is_due: false,
@@ -99,6 +102,8 @@ fn closed() -> io::Error {
 struct Writer<F> {
     log: Arc<Log>,
     directory: PathBuf,
+    /// Held for as long as this thread may write.
+    lock: Option<File>,
     state: QuorumState,
     hint_written: Instant,
     hint_is_due: bool,
@@ -158,6 +163,8 @@ impl<F: Fn(u64)> Writer<F> {
                             w.store_state()?;
                             w.log.close(true).map_err(io::Error::other)
                         });
+                        // Whoever waits for the end may open the log again.
+                        self.lock = None;
                         answer(done, result);
                         return;
                     }
@@ -233,11 +240,18 @@ impl<F: Fn(u64)> Writer<F> {
     }
 
     fn purge(&mut self, upto: LogId) -> io::Result<()> {
-        // The pointer first: a log that still begins earlier is cut again at the next start, a log
-        // that begins later than its pointer would be a log with a hole.
         self.state.purged = Some(upto);
-        self.store_state()?;
-        purge_log(&self.log, upto)
+        if self.log.log_end_offset() <= offset_after(upto)? {
+            // A snapshot replaces the whole log. The log first: a pointer beyond its end would look as if
+            // entries had been lost. An empty log that begins after its pointer is what the snapshot
+            // covers, and is purged again at the next start.
+            purge_log(&self.log, upto)?;
+            self.store_state()
+        } else {
+            // The pointer first: a log that still begins earlier is cut again at the next start.
+            self.store_state()?;
+            purge_log(&self.log, upto)
+        }
     }
 
     fn store_state(&mut self) -> io::Result<()> {

@@ -111,3 +111,50 @@ async fn what_left_memory_is_read_from_disk() {
     assert!(limited.len() <= 3, "a message is bounded by bytes");
     store.close().await.expect("closed");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crash_while_a_snapshot_replaces_the_log_is_healed() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let mut store = LogStore::open(dir.path(), 0).expect("opens");
+    store
+        .blocking_append((0..10).map(|index| command(1, index, 10)))
+        .await
+        .expect("appended");
+    store.save_vote(&Vote::new(1, 101)).await.expect("saved");
+    let pointers = dir.path().join("quorum-state");
+    let before = std::fs::read(&pointers).expect("read");
+    store.purge(log_id(3, 49)).await.expect("purged");
+    store.close().await.expect("closed");
+    // The log was replaced, its pointer not yet written.
+    std::fs::write(&pointers, before).expect("written");
+
+    let mut store = LogStore::open(dir.path(), 0).expect("opens again");
+    assert_eq!(store.get_log_state().await.expect("state").last_log_id, None);
+    // What the library does when the snapshot ends after the log.
+    store.purge(log_id(3, 49)).await.expect("purged");
+    store
+        .blocking_append([command(3, 50, 10)])
+        .await
+        .expect("appended");
+    store.close().await.expect("closed");
+
+    let mut store = LogStore::open(dir.path(), 0).expect("opens");
+    let state = store.get_log_state().await.expect("state");
+    assert_eq!(state.last_purged_log_id, Some(log_id(3, 49)));
+    assert_eq!(state.last_log_id, Some(log_id(3, 50)));
+    store.close().await.expect("closed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_process_is_kept_away() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let store = LogStore::open(dir.path(), 0).expect("opens");
+    let error = LogStore::open(dir.path(), 0).expect_err("in use");
+    assert!(error.to_string().contains("in use"), "{error}");
+    store.close().await.expect("closed");
+    LogStore::open(dir.path(), 0)
+        .expect("free again")
+        .close()
+        .await
+        .expect("closed");
+}
