@@ -356,6 +356,10 @@ impl PartitionState {
 
     /// The offset below which a client's read from `from` may see records.
     ///
+    /// A new leader serves what it knows to be committed, also before it has reached the start of its
+    /// epoch: those records stay. What it may not name yet is the end of them:
+    /// [`PartitionState::settled_high_watermark`].
+    ///
     /// A follower never says that an offset is out of range above its high watermark: it may only not
     /// know yet, and the error would reset the consumer (KIP-392).
     pub fn check_read(
