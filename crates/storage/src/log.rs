@@ -1,8 +1,9 @@
 //! One partition's log: segments on disk, appended to by one writer, read by many.
 //!
 //! ```text
-//!   log start ≤ durable ≤ log end          recovery point ≤ durable
-//!   └ first offset kept   └ an acknowledgement may count up to here   └ next offset to be given
+//!   log start ≤ log end                  recovery point ≤ durable ≤ log end
+//!   │           └ next offset to be given  │                └ an acknowledgement may count up to here
+//!   └ first offset kept                    └ fdatasync has passed, recovery scans from here
 //! ```
 //! One lock orders all that changes the log. Readers never take it: they see an immutable list of
 //! segments and a few atomic offsets, and check afterwards that no truncation crossed their path (the

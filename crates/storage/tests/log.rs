@@ -352,3 +352,114 @@ fn time_finds_the_first_record_at_or_after_it() {
         (1590, Offset(58), LeaderEpoch(7))
     );
 }
+
+#[test]
+fn retention_deletes_old_and_surplus_segments_below_the_high_watermark() {
+    let hour = 3_600_000_i64;
+    let by_time = LogConfig {
+        retention_ms: Some(std::time::Duration::from_millis(2 * hour as u64)),
+        ..small()
+    };
+    let log = TestLog::new(by_time.clone());
+    for i in 0..40 {
+        lead(&log, valued(&"x".repeat(100), i * hour / 10), 1);
+    }
+    let segments = log.segment_count();
+    assert_eq!(
+        log.delete_expired(3 * hour, Offset(0)).expect("retain"),
+        0,
+        "nothing is committed"
+    );
+    assert!(log.delete_expired(3 * hour, Offset(40)).expect("retain") > 0);
+    let start = log.log_start_offset();
+    assert!(
+        (1..=10).contains(&start.0),
+        "{start}: a segment goes when its newest record is too old"
+    );
+    assert_eq!(log.delete_expired(3 * hour, Offset(40)).expect("retain"), 0);
+    // Even the active segment, when all of it is too old.
+    assert!(log.delete_expired(100 * hour, Offset(40)).expect("retain") > 0);
+    assert_eq!(
+        (log.log_start_offset(), log.log_end_offset(), log.segment_count()),
+        (Offset(40), Offset(40), 1)
+    );
+    assert!(segments > 3);
+
+    log.set_config(LogConfig {
+        retention_ms: None,
+        retention_bytes: Some(2000),
+        ..by_time
+    });
+    for _ in 0..40 {
+        lead(&log, batch(1, 100), 1);
+    }
+    assert!(log.delete_expired(0, Offset(80)).expect("retain") > 0);
+    assert!((2000..3000).contains(&log.size_bytes()), "{}", log.size_bytes());
+    log.set_config(LogConfig {
+        delete: false,
+        retention_bytes: Some(0),
+        ..small()
+    });
+    assert_eq!(log.delete_expired(0, Offset(80)).expect("retain"), 0);
+}
+
+#[test]
+fn deleted_files_wait_for_their_removal() {
+    let log = TestLog::new(LogConfig {
+        file_delete_delay: std::time::Duration::from_secs(3600),
+        ..small()
+    });
+    for _ in 0..40 {
+        lead(&log, batch(1, 100), 1);
+    }
+    log.advance_log_start(Offset(40)).expect("advance");
+    let deleted = || {
+        let entries = std::fs::read_dir(log.dir()).expect("list");
+        entries
+            .filter(|e| {
+                e.as_ref()
+                    .is_ok_and(|e| e.path().extension().is_some_and(|x| x == "deleted"))
+            })
+            .count()
+    };
+    assert!(deleted() > 0);
+    assert_eq!(log.remove_deleted(), 0);
+    log.set_config(small());
+    assert!(log.remove_deleted() > 0);
+    assert_eq!(deleted(), 0);
+}
+
+#[test]
+fn a_segment_rolls_by_age() {
+    let log = TestLog::new(LogConfig {
+        segment_ms: std::time::Duration::from_secs(10),
+        ..LogConfig::default()
+    });
+    assert!(
+        !log.roll_if_due(1_000_000).expect("roll"),
+        "an empty segment never rolls"
+    );
+    lead(&log, valued("x", 5_000), 0);
+    lead(&log, valued("x", 15_000), 0);
+    assert_eq!(log.segment_count(), 1);
+    lead(&log, valued("x", 15_001), 0);
+    assert_eq!(log.segment_count(), 2);
+    // What gets no more records rolls by the clock.
+    assert!(!log.roll_if_due(10_000).expect("roll"));
+    assert!(log.roll_if_due(10_001).expect("roll"));
+    assert_eq!(log.segment_count(), 3);
+}
+
+#[test]
+fn a_renamed_directory_stays_open() {
+    let log = TestLog::new(small());
+    for _ in 0..30 {
+        lead(&log, batch(1, 100), 1);
+    }
+    let to = log.dir().with_file_name("t-0.stray");
+    log.rename_dir(&to).expect("rename");
+    assert_eq!(log.dir(), to);
+    assert_eq!(read_all(&log, 0, 1 << 20).len(), 30);
+    lead(&log, batch(1, 100), 1);
+    assert_eq!(log.flush().expect("flush"), Offset(31));
+}

@@ -27,13 +27,14 @@ impl Log {
         self.roll_locked(&mut writer)
     }
 
-    /// Rolls if the active segment is older than `segment.ms`; returns whether it did.
+    /// Rolls if the active segment was begun more than `segment.ms` ago, by the caller's clock: what gets
+    /// no more records must roll too, to be deleted or compacted. Returns whether it did.
     pub fn roll_if_due(&self, now_ms: i64) -> Result<bool, StorageError> {
         let mut writer = self.writer.lock();
         self.check_usable(&writer)?;
         writer.now_ms = writer.now_ms.max(now_ms);
-        let since = writer.first_timestamp.unwrap_or(writer.created_ms);
-        let due = self.active().size() > 0 && now_ms.saturating_sub(since) > self.config.load().segment_ms();
+        let age = now_ms.saturating_sub(writer.created_ms);
+        let due = self.active().size() > 0 && age > self.config.load().segment_ms();
         if due {
             self.roll_locked(&mut writer)?;
         }
