@@ -445,8 +445,8 @@ fn a_segment_rolls_by_age() {
     lead(&log, valued("x", 15_001), 0);
     assert_eq!(log.segment_count(), 2);
     // What gets no more records rolls by the clock.
-    assert!(!log.roll_if_due(10_000).expect("roll"));
-    assert!(log.roll_if_due(10_001).expect("roll"));
+    assert!(!log.roll_if_due(1_010_000).expect("roll"));
+    assert!(log.roll_if_due(1_010_001).expect("roll"));
     assert_eq!(log.segment_count(), 3);
 }
 
