@@ -16,54 +16,18 @@ use protocol::{
     BrokerEpoch, BrokerId, ClaimId, ClusterId, DirectoryId, ErrorCode, IncarnationId, LeaderEpoch, Offset,
     PartitionIndex, TopicId, TopicPartition,
 };
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 
 use super::batch::Group;
-use super::operation::{Answer, Decided, Operation, Settled};
+use super::operation::{Decided, Operation, Settled};
 use super::sessions::{Applied, OpenSession, OpenedSession, SessionEnd, SessionRefusal, Signal};
+use super::waiting::{Link, PendingSession, Waiting};
 use crate::decisions::{
     self, BrokerError, Now, Outcome, ProbeResult, Registered, SessionAction, SessionId, SessionTracker, View,
 };
 
 /// Leaderships that one round of rebalancing hands back at most.
 const REBALANCE_MAX: usize = 1000;
-
-/// Waits until a group of records is settled.
-pub(super) enum Waiting {
-    /// Nobody.
-    Nobody,
-    /// A request.
-    Answer(Answer),
-    /// A broker whose session begins with its registration.
-    Session(Box<PendingSession>),
-}
-
-impl Waiting {
-    /// Tells whoever waits that there is no result, and why.
-    pub(super) fn fail(self, settled: Settled) {
-        match self {
-            Self::Nobody => {}
-            Self::Answer(answer) => answer(settled),
-            // Registering again is harmless, whatever became of this one.
-            Self::Session(pending) => pending.refuse(SessionRefusal::NotActive),
-        }
-    }
-}
-
-/// A registration that is being committed.
-pub(super) struct PendingSession {
-    registered: Registered,
-    incarnation: IncarnationId,
-    internal_address: String,
-    reply: oneshot::Sender<Result<OpenedSession, SessionRefusal>>,
-}
-
-impl PendingSession {
-    fn refuse(self, refusal: SessionRefusal) {
-        // A broker that has gone needs no answer.
-        let _ = self.reply.send(Err(refusal));
-    }
-}
 
 /// What the event loop must do.
 #[derive(Debug)]
@@ -84,25 +48,6 @@ pub(super) enum Effect {
     },
 }
 
-struct Link {
-    session: SessionId,
-    broker_epoch: BrokerEpoch,
-    catch_up_to: Offset,
-    signal: watch::Sender<Signal>,
-    wants_shutdown: bool,
-}
-
-impl Link {
-    fn end(&self, end: SessionEnd) {
-        self.signal.send_modify(|signal| {
-            if end == SessionEnd::Fenced {
-                signal.state.fenced = true;
-            }
-            signal.end.get_or_insert(end);
-        });
-    }
-}
-
 /// The state of one claim.
 pub(super) struct Active {
     /// The Raft term.
@@ -115,7 +60,7 @@ pub(super) struct Active {
     links: BTreeMap<BrokerId, Link>,
     decided: Vec<Group<Waiting>>,
     effects: Vec<Effect>,
-    /// Brokers whose session was replaced or ended by a decision that is in flight.
+    /// Log directories whose failure is in this process's log already.
     offline_dirs_told: BTreeSet<(BrokerId, DirectoryId)>,
 }
 

@@ -20,6 +20,7 @@ mod clock;
 mod operation;
 mod sessions;
 mod view;
+mod waiting;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -34,7 +35,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use self::active::{Active, Effect, Waiting};
+use self::active::{Active, Effect};
 use self::batch::{ENTRY_BYTES, Packed, pack};
 use self::clock::Clock;
 use self::operation::Settled;
@@ -44,6 +45,7 @@ pub(crate) use self::sessions::{
 };
 use self::view::known_active;
 pub use self::view::{ActiveController, ActiveView};
+use self::waiting::Waiting;
 use crate::decisions::{Now, ProbeResult, SessionId};
 use crate::identity::NodeIdentity;
 use crate::metric;
