@@ -20,7 +20,7 @@ use protocol::grpc::v1::{
     BrokerState, CommittedEntries, CommittedEntry, InternalHello, MetadataEntry, MetadataRecord,
     ProbeRequest, RegisterBrokerRecord, Registered,
 };
-use protocol::{BrokerId, ClaimId, INTERNAL_PROTOCOL_VERSION};
+use protocol::{BrokerId, ClaimId, INTERNAL_PROTOCOL_VERSION, IncarnationId};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -163,9 +163,13 @@ async fn a_broker_comes_up_serves_and_leaves_in_order() {
     let dir = tempfile::tempdir().unwrap();
     let mut controller = FakeController::start(101).await;
     controller.say_active(Some(controller.active_in(1)));
-    let broker = Broker::start(config(&controller, dir.path()), recorder().handle())
-        .await
-        .unwrap();
+    let broker = Broker::start(
+        config(&controller, dir.path()),
+        IncarnationId::random(),
+        recorder().handle(),
+    )
+    .await
+    .unwrap();
     let (client, internal) = (broker.client_addresses()[0].1, broker.internal_address());
     let mut session = controller.next_session().await;
     assert_eq!(session.register.listeners[0].port, u32::from(client.port()));
@@ -235,9 +239,13 @@ async fn a_broker_comes_up_serves_and_leaves_in_order() {
     );
 
     // The next run knows its cluster, and that it was closed clean.
-    let broker = Broker::start(config(&controller, dir.path()), recorder().handle())
-        .await
-        .unwrap();
+    let broker = Broker::start(
+        config(&controller, dir.path()),
+        IncarnationId::random(),
+        recorder().handle(),
+    )
+    .await
+    .unwrap();
     let session = controller.next_session().await;
     assert_eq!(session.register.hello.as_ref().unwrap().cluster_id, "test");
     assert!(!session.register.may_have_lost_data);
@@ -251,7 +259,9 @@ async fn a_port_in_use_is_reported_before_anything_else() {
     let taken = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let mut config = config(&controller, dir.path());
     config.listeners[0].bind.port = taken.local_addr().unwrap().port();
-    let error = Broker::start(config, recorder().handle()).await.unwrap_err();
+    let error = Broker::start(config, IncarnationId::random(), recorder().handle())
+        .await
+        .unwrap_err();
     assert!(error.to_string().contains("cannot listen"), "{error}");
     assert!(
         dir.path().read_dir().unwrap().next().is_none(),

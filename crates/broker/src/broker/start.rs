@@ -80,8 +80,13 @@ impl BoundPort {
 
 impl Broker {
     /// Starts a broker: returns once its ports are bound, its logs are open and its session is being
-    /// established. `metrics` renders the process's recorder.
-    pub async fn start(config: BrokerConfig, metrics: PrometheusHandle) -> Result<Self, StartError> {
+    /// established. `incarnation` is the process's own, shared with a controller in it; `metrics` renders
+    /// the process's recorder.
+    pub async fn start(
+        config: BrokerConfig,
+        incarnation: IncarnationId,
+        metrics: PrometheusHandle,
+    ) -> Result<Self, StartError> {
         let started = Instant::now();
         metric_names::describe();
         let config = Arc::new(config);
@@ -92,7 +97,6 @@ impl Broker {
             clients.push((listener.name.clone(), BoundPort::bind(&listener.bind).await?));
         }
 
-        let incarnation = IncarnationId::random();
         let cluster_id = known_cluster(&config).await?;
         let identity_with =
             |directory| NodeIdentity::new(config.node_id, directory, incarnation, cluster_id.clone());

@@ -59,7 +59,9 @@ where
     let peer = info.peer;
     match run(stream, broker, info, stop).await {
         Ok(()) => tracing::debug!(%peer, "connection closed by client"),
-        Err(Ended::Frame(FrameError::Io(error))) => tracing::debug!(%peer, %error, "connection broke"),
+        Err(Ended::Frame(FrameError::Io(error)) | Ended::Write(error)) => {
+            tracing::debug!(%peer, %error, "connection broke");
+        }
         Err(Ended::Idle) => tracing::debug!(%peer, "idle connection closed"),
         Err(error) => tracing::warn!(%peer, %error, "connection closed"),
     }

@@ -3,6 +3,7 @@
 mod admin;
 mod data;
 mod dev;
+mod dump_log;
 mod format;
 mod healthcheck;
 mod server;
@@ -36,6 +37,8 @@ pub(crate) enum Command {
     Produce(data::Produce),
     /// Print the records of a topic as lines.
     Consume(data::Consume),
+    /// Print segment files of a log.
+    DumpLog(dump_log::DumpLog),
     /// Ask a node whether it is ready.
     Healthcheck(healthcheck::Healthcheck),
 }
@@ -58,6 +61,7 @@ impl Command {
             Self::Leaders(command) => command.run(),
             Self::Produce(command) => command.run(),
             Self::Consume(command) => command.run(),
+            Self::DumpLog(command) => command.run(),
             Self::Healthcheck(command) => command.run(),
         }
     }

@@ -5,4 +5,4 @@ mod listeners;
 mod node;
 
 pub(crate) use layers::{Layers, Properties};
-pub(crate) use node::{ControllerSettings, NodeConfig, RoleSet};
+pub(crate) use node::{ControllerSettings, NodeConfig};

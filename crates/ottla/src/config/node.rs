@@ -20,9 +20,9 @@ const INTERNAL_PORT_DISTANCE: u16 = 10_000;
 
 /// `process.roles`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct RoleSet {
-    pub(crate) broker: bool,
-    pub(crate) controller: bool,
+struct RoleSet {
+    broker: bool,
+    controller: bool,
 }
 
 /// What the controller role is told.
@@ -36,7 +36,6 @@ pub(crate) struct ControllerSettings {
 #[derive(Clone, Debug)]
 pub(crate) struct NodeConfig {
     pub(crate) node_id: BrokerId,
-    pub(crate) roles: RoleSet,
     pub(crate) voters: Vec<ControllerVoter>,
     pub(crate) controller: Option<ControllerSettings>,
     pub(crate) broker: Option<BrokerConfig>,
@@ -122,7 +121,6 @@ impl NodeConfig {
         };
         Ok(Self {
             node_id,
-            roles,
             voters,
             controller,
             broker,

@@ -37,21 +37,36 @@ pub(super) async fn start(
     if !address.ip().is_loopback() {
         tracing::warn!(%address, "the internal port is not authenticated: keep it from anybody but this cluster's nodes");
     }
-    let value = |key: &str| node.properties.values.get(key).map(String::as_str).or_else(|| node_default(key));
+    let value = |key: &str| {
+        node.properties
+            .values
+            .get(key)
+            .map(String::as_str)
+            .or_else(|| node_default(key))
+    };
     let number = |key: &str| -> anyhow::Result<u64> {
         let text = value(key).with_context(|| format!("required configuration {key} is missing"))?;
-        text.trim().parse().with_context(|| format!("invalid value {text:?} for configuration {key}"))
+        text.trim()
+            .parse()
+            .with_context(|| format!("invalid value {text:?} for configuration {key}"))
     };
-    let rebalance = value("auto.leader.rebalance.enable").is_some_and(|text| text.trim().eq_ignore_ascii_case("true"));
+    let rebalance =
+        value("auto.leader.rebalance.enable").is_some_and(|text| text.trim().eq_ignore_ascii_case("true"));
     let config = ControllerConfig {
         node_id: node.node_id,
         cluster_id: None,
         incarnation,
         log_dir: settings.log_dir.clone(),
-        voters: node.voters.iter().map(|voter| (voter.id, voter.address.to_string())).collect(),
+        voters: node
+            .voters
+            .iter()
+            .map(|voter| (voter.id, voter.address.to_string()))
+            .collect(),
         session_timeout: Duration::from_millis(number("broker.session.timeout.ms")?),
         rebalance_interval: if rebalance {
-            Some(Duration::from_secs(number("leader.imbalance.check.interval.seconds")?))
+            Some(Duration::from_secs(number(
+                "leader.imbalance.check.interval.seconds",
+            )?))
         } else {
             None
         },
@@ -63,8 +78,14 @@ pub(super) async fn start(
     let readiness = std::sync::Arc::new(move || {
         let view = active.borrow().clone();
         match view.active {
-            Some(active) => Readiness { ready: true, detail: format!("controller {} is active", active.id) },
-            None => Readiness { ready: false, detail: "waiting for a quorum of controllers".to_owned() },
+            Some(active) => Readiness {
+                ready: true,
+                detail: format!("controller {} is active", active.node_id),
+            },
+            None => Readiness {
+                ready: false,
+                detail: "waiting for a quorum of controllers".to_owned(),
+            },
         }
     });
     let services = Services {
@@ -76,7 +97,11 @@ pub(super) async fn start(
     let gate = ConnectionGate::new(ConnectionLimits::default());
     let port = tokio::spawn(listener::serve(socket, services, gate, stop_port.clone()));
     tracing::info!(%address, node = %node.node_id, "controller listening");
-    Ok(RunningController { handle, port, stop_port })
+    Ok(RunningController {
+        handle,
+        port,
+        stop_port,
+    })
 }
 
 impl RunningController {

@@ -38,18 +38,25 @@ async fn serve(node: NodeConfig) -> anyhow::Result<ExitCode> {
     let metrics = recorder.handle();
     metrics::set_global_recorder(recorder).map_err(|error| anyhow::anyhow!("{error}"))?;
     let ending = signals::watch()?;
+    let incarnation = IncarnationId::random();
 
     let controller_stop = CancellationToken::new();
     let running_controller = match &node.controller {
         Some(settings) => Some(
-            controller::start(&node, settings, IncarnationId::random(), metrics.clone(), controller_stop.clone())
-                .await?,
+            controller::start(
+                &node,
+                settings,
+                incarnation,
+                metrics.clone(),
+                controller_stop.clone(),
+            )
+            .await?,
         ),
         None => None,
     };
     let mut result = Ok(());
     if let Some(config) = node.broker {
-        let broker = Broker::start(config, metrics).await?;
+        let broker = Broker::start(config, incarnation, metrics).await?;
         for (listener, address) in broker.client_addresses() {
             tracing::info!(listener, %address, "listening for clients");
         }

@@ -95,9 +95,12 @@ fn result(request: &Request, topic: v1::CreatedTopic) -> CreatableTopicResult {
             .with_value(config.value.map(StrBytes::from_string))
             .with_config_source(SOURCE_TOPIC)
     });
-    result
-        .with_topic_id(TopicId::from_slice(&topic.topic_id).map_or_else(Uuid::nil, |id| id.0))
+    let result = result
         .with_num_partitions(topic.partitions)
         .with_replication_factor(topic.replication_factor as i16)
-        .with_configs(Some(configs.collect()))
+        .with_configs(Some(configs.collect()));
+    if request.version < 7 {
+        return result;
+    }
+    result.with_topic_id(TopicId::from_slice(&topic.topic_id).map_or_else(Uuid::nil, |id| id.0))
 }

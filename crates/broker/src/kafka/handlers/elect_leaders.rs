@@ -30,7 +30,7 @@ pub(crate) async fn handle(request: Request, message: ElectLeadersRequest) -> El
         PREFERRED
     };
     if !matches!(election, PREFERRED | UNCLEAN) {
-        return ElectLeadersResponse::default().with_error_code(ErrorCode::InvalidRequest.code());
+        return whole(&request, ErrorCode::InvalidRequest);
     }
     let (_, deadline) = admin::deadline(message.timeout_ms);
     let all = message.topic_partitions.is_none();
@@ -72,7 +72,7 @@ pub(crate) async fn handle(request: Request, message: ElectLeadersRequest) -> El
                 add(result.partition.unwrap_or_default(), admin::outcome(result.error));
             }
         }
-        Err(error) if all => return ElectLeadersResponse::default().with_error_code(error.code().code()),
+        Err(error) if all => return whole(&request, error.code()),
         Err(error) => partitions
             .into_iter()
             .for_each(|partition| add(partition, admin::failure(&error))),
@@ -83,4 +83,14 @@ pub(crate) async fn handle(request: Request, message: ElectLeadersRequest) -> El
             .with_partition_result(partitions)
     });
     ElectLeadersResponse::default().with_replica_election_results(results.collect())
+}
+
+/// The answer to a request that failed as a whole; version 0 has no field for that.
+fn whole(request: &Request, error: ErrorCode) -> ElectLeadersResponse {
+    let response = ElectLeadersResponse::default();
+    if request.version >= 1 {
+        response.with_error_code(error.code())
+    } else {
+        response
+    }
 }

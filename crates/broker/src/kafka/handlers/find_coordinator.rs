@@ -40,7 +40,7 @@ pub(crate) async fn handle(request: Request, message: FindCoordinatorRequest) ->
     if request.version < 4 {
         return FindCoordinatorResponse::default()
             .with_error_code(error.code())
-            .with_error_message(Some(text))
+            .with_error_message((request.version >= 1).then_some(text))
             .with_node_id(nobody)
             .with_port(-1);
     }

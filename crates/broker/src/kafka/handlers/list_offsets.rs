@@ -44,7 +44,12 @@ pub(crate) async fn handle(request: Request, message: ListOffsetsRequest) -> Lis
                 Ok(found) => ListOffsetsPartitionResponse::default()
                     .with_timestamp(found.timestamp)
                     .with_offset(found.offset)
-                    .with_leader_epoch(LeaderEpoch::to_wire(found.epoch)),
+                    // Older versions have no field for it.
+                    .with_leader_epoch(if request.version >= 4 {
+                        LeaderEpoch::to_wire(found.epoch)
+                    } else {
+                        -1
+                    }),
                 Err(error) => ListOffsetsPartitionResponse::default()
                     .with_error_code(error.code())
                     .with_timestamp(-1)

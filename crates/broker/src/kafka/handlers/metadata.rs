@@ -47,7 +47,7 @@ pub(crate) async fn handle(request: Request, message: MetadataRequest) -> Metada
         creation_errors = create_missing(&request, wanted).await;
     }
     let image = request.broker.images.current();
-    let topic_operations = if message.include_topic_authorized_operations {
+    let topic_operations = if message.include_topic_authorized_operations && request.version >= 8 {
         ALL_TOPIC_OPERATIONS
     } else {
         NOT_REQUESTED
@@ -80,11 +80,12 @@ pub(crate) async fn handle(request: Request, message: MetadataRequest) -> Metada
             .with_port(i32::from(node.port))
             .with_rack(node.rack.map(StrBytes::from_string))
     });
-    let cluster_operations = if message.include_cluster_authorized_operations {
-        ALL_CLUSTER_OPERATIONS
-    } else {
-        NOT_REQUESTED
-    };
+    let cluster_operations =
+        if message.include_cluster_authorized_operations && (8..=10).contains(&request.version) {
+            ALL_CLUSTER_OPERATIONS
+        } else {
+            NOT_REQUESTED
+        };
     MetadataResponse::default()
         .with_brokers(brokers.collect())
         .with_cluster_id(

@@ -299,6 +299,7 @@ fn partition_response(request: &Request, index: i32, outcome: Outcome) -> Partit
             outcome
                 .result
                 .as_ref()
+                .filter(|_| request.version >= 5)
                 .map_or(-1, |result| result.log_start_offset.get()),
         );
     if request.version >= 8 {

@@ -117,8 +117,3 @@ pub(super) fn pairs(settings: &[String]) -> anyhow::Result<Vec<(String, String)>
         })
         .collect()
 }
-
-/// Node ids with commas between them.
-fn ids(ids: &[i32]) -> String {
-    ids.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
-}

@@ -1,5 +1,7 @@
 //! Tables for people, JSON for programs: the same rows.
 
+use std::io::Write;
+
 use comfy_table::{Table, presets};
 use serde_json::{Map, Value};
 
@@ -34,10 +36,12 @@ impl Rows {
 
     /// Prints to standard output.
     pub(crate) fn print(self, format: Format) {
-        match format {
-            Format::Table => println!("{}", self.table()),
-            Format::Json => println!("{:#}", self.json()),
-        }
+        let text = match format {
+            Format::Table => self.table().to_string(),
+            Format::Json => format!("{:#}", self.json()),
+        };
+        // A reader that has seen enough, such as `head`, is no failure.
+        let _ = writeln!(std::io::stdout(), "{text}");
     }
 
     fn table(self) -> Table {
