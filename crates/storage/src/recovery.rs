@@ -212,18 +212,16 @@ impl Recovery {
     }
 }
 
-/// Whether the bytes from `valid` on look like the first part of a batch that was being written,
-/// with nothing whole behind it. Anything else was whole once, and may have been durable.
+/// Whether the bytes from `valid` on were never whole: the first part of a batch that was being written,
+/// with nothing whole behind it, or zeroes, which some file systems show where a length became durable
+/// before the bytes. Anything else was whole once, and may have been durable.
 fn is_torn(segment: &Segment, valid: u64, next: Offset, damage: &Damage) -> Result<bool, StorageError> {
-    if !matches!(damage, Damage::Batch(BatchError::Truncated { .. })) {
-        return Ok(false);
-    }
     let file = segment.file()?;
-    let left = (segment.size() - valid) as usize;
-    let mut tail = vec![0; left];
+    let mut tail = vec![0; (segment.size() - valid) as usize];
     std::os::unix::fs::FileExt::read_exact_at(&*file, &mut tail, valid)
         .map_err(StorageError::io("read", &segment.path(FileKind::Log)))?;
-    Ok(!holds_a_batch(&tail, next))
+    let is_truncated = matches!(damage, Damage::Batch(BatchError::Truncated { .. }));
+    Ok(tail.iter().all(|&byte| byte == 0) || (is_truncated && !holds_a_batch(&tail, next)))
 }
 
 /// Whether `header` may come after a log that ends at `next` with epoch `latest`.

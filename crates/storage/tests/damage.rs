@@ -214,6 +214,16 @@ fn damage_before_later_segments_takes_them_along_and_is_a_loss() {
 }
 
 #[test]
+fn zeroes_behind_the_last_batch_were_never_written() {
+    let (log, path, mut bytes) = written();
+    bytes.extend([0; 5000]);
+    fs::write(&path, &bytes).expect("damage");
+    let (log, report) = reopen(log, unclean());
+    assert_eq!((report.bytes_cut, report.lost), (5000, false));
+    assert_eq!(log.log_end_offset(), Offset(48));
+}
+
+#[test]
 fn an_end_below_the_recovery_point_is_a_loss() {
     let (log, path, bytes) = written();
     let last = *layout(&bytes).last().expect("batches");
