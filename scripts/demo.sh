@@ -116,12 +116,11 @@ if ! $produced; then
 fi
 acknowledged=$(now_ms)
 killed_at=$(cat "$work/killed-at")
-# The controllers' logs say when the new leader was committed.
-elected=$(cat "$data"/logs/controller-*.log | sed 's/\x1b\[[0-9;]*m//g' |
-  sed -n "s/^\([^ ]*\) .*leader elected.* topic=\"\{0,1\}$topic\"\{0,1\} partition=0 .*/\1/p" | tail -n 1)
-if [ -n "$elected" ]; then
-  echo "partition 0 was without a leader for $(($(date -d "$elected" +%s%3N) - killed_at)) ms"
-fi
+# The brokers' logs say when the new leader took over.
+leading=$(cat "$data"/logs/broker-*.log | sed 's/\x1b\[[0-9;]*m//g' |
+  sed -n "s/^\([^ ]*\) .* leading topic=$topic partition=0 epoch=[1-9].*/\1/p" | sort | head -n 1)
+[ -n "$leading" ] || { echo "no broker's log says that it leads partition 0 now" >&2; exit 1; }
+echo "partition 0 was without a leader for $(($(date -d "$leading" +%s%3N) - killed_at)) ms"
 echo "everything acknowledged $((acknowledged - killed_at)) ms after the kill"
 describe | sed -n '/partition /p'
 
