@@ -108,7 +108,7 @@ class Load:
 def wait(condition, seconds, what):
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
-        if (value := condition()) is not None and value is not False:
+        if value := condition():
             return value
         time.sleep(0.01)
     raise SystemExit(f"{what} did not happen within {seconds} s")

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use protocol::BrokerEpoch;
-use replication::ReplicaManager;
+use replication::{ReplicaManager, streams::LostLeaders};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -21,6 +21,8 @@ pub struct BrokerContext {
     pub images: ImageStore,
     /// The replicas on this broker.
     pub replicas: Arc<ReplicaManager>,
+    /// Leaders that this broker follows, or followed, and whose streams broke a moment ago.
+    pub lost_leaders: LostLeaders,
     /// The active controller, wherever it is.
     pub controller: ControllerClient,
     /// Ids for idempotent producers.

@@ -164,6 +164,7 @@ impl Broker {
             config,
             images,
             replicas: Arc::clone(&replicas),
+            lost_leaders: fetchers.lost_leaders(),
             controller,
             broker_epoch,
             started,

@@ -55,11 +55,11 @@ impl Dev {
                 ),
                 ("default.replication.factor", "1".to_owned()),
             ])
-            .with_environment(std::env::vars())?
+            .with_environment(std::env::vars())
             .with_settings(&self.settings)?
             .resolve()?;
         let node = NodeConfig::from_properties(properties)?;
-        self.format(&node)?;
+        format(&node)?;
         logging::init();
         eprintln!(
             "ottla dev: data in {}, bootstrap.servers=localhost:{port}",
@@ -67,29 +67,29 @@ impl Dev {
         );
         roles::run(node)
     }
+}
 
-    /// Formats what is not formatted yet, all of it for one cluster.
-    fn format(&self, node: &NodeConfig) -> anyhow::Result<()> {
-        let dirs = directories(node);
-        let mut cluster_id = None;
-        for dir in &dirs {
-            std::fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
-            if let Some(found) = meta_properties::load(dir)? {
-                cluster_id = cluster_id.or(found.cluster_id);
-            }
+/// Formats what is not formatted yet, all of it for one cluster.
+fn format(node: &NodeConfig) -> anyhow::Result<()> {
+    let dirs = directories(node);
+    let mut cluster_id = None;
+    for dir in &dirs {
+        std::fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
+        if let Some(found) = meta_properties::load(dir)? {
+            cluster_id = cluster_id.or(found.cluster_id);
         }
-        let cluster_id = match cluster_id {
-            Some(id) => id,
-            None => ClusterId::new(DirectoryId::random().to_string())?,
-        };
-        for dir in &dirs {
-            match meta_properties::load(dir)? {
-                Some(found) => found.verify(dir, Some(&cluster_id), node.node_id)?,
-                None => {
-                    meta_properties::format(dir, Some(&cluster_id), node.node_id, DirectoryId::random())?;
-                }
-            }
-        }
-        Ok(())
     }
+    let cluster_id = match cluster_id {
+        Some(id) => id,
+        None => ClusterId::new(DirectoryId::random().to_string())?,
+    };
+    for dir in &dirs {
+        match meta_properties::load(dir)? {
+            Some(found) => found.verify(dir, Some(&cluster_id), node.node_id)?,
+            None => {
+                meta_properties::format(dir, Some(&cluster_id), node.node_id, DirectoryId::random())?;
+            }
+        }
+    }
+    Ok(())
 }

@@ -30,7 +30,7 @@ impl Format {
         let cluster_id = ClusterId::new(self.cluster_id)?;
         let properties = Layers::default()
             .with_file(&self.config)?
-            .with_environment(std::env::vars())?
+            .with_environment(std::env::vars())
             .with_settings(&self.settings)?
             .resolve()?;
         let node = NodeConfig::from_properties(properties)?;

@@ -22,7 +22,7 @@ impl Server {
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
         let properties = Layers::default()
             .with_file(&self.config)?
-            .with_environment(std::env::vars())?
+            .with_environment(std::env::vars())
             .with_settings(&self.settings)?
             .resolve()?;
         let node = NodeConfig::from_properties(properties)?;

@@ -47,10 +47,7 @@ impl Layers {
     }
 
     /// Takes the variables that begin with `OTTLA_`.
-    pub(crate) fn with_environment(
-        mut self,
-        variables: impl Iterator<Item = (String, String)>,
-    ) -> anyhow::Result<Self> {
+    pub(crate) fn with_environment(mut self, variables: impl Iterator<Item = (String, String)>) -> Self {
         for (variable, value) in variables {
             let Some(name) = variable.strip_prefix("OTTLA_") else {
                 continue;
@@ -67,7 +64,7 @@ impl Layers {
                     .insert(name.to_ascii_lowercase().replace('_', "."), value),
             };
         }
-        Ok(self)
+        self
     }
 
     /// Takes `--set key=value` arguments.
@@ -116,7 +113,7 @@ mod tests {
         ];
         let properties = layers()
             .with_environment(variables.into_iter())
-            .and_then(|layers| layers.with_settings(&["num.partitions=4".to_owned()]))
+            .with_settings(&["num.partitions=4".to_owned()])
             .expect("well formed")
             .resolve()
             .expect("valid");

@@ -89,11 +89,12 @@ pub(super) async fn start(
         }
     });
     let services = Services {
-        web: http::router(metrics, readiness, handle.routes()),
+        web: http::router(metrics.clone(), readiness, handle.routes()),
         windows: Http2Windows::NODES,
         kafka: None,
     };
     let stop_port = CancellationToken::new();
+    tokio::spawn(http::keep_up(metrics.clone(), stop_port.clone()));
     let gate = ConnectionGate::new(ConnectionLimits::default());
     let port = tokio::spawn(listener::serve(socket, services, gate, stop_port.clone()));
     tracing::info!(%address, node = %node.node_id, "controller listening");

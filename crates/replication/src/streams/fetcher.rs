@@ -11,6 +11,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::follower_stream::{LaneCommand, LaneContext, LaneTask, Move, Serial};
 use super::link::Link;
+use super::lost_leaders::LostLeaders;
 use super::ports::{FollowerPartitions, LocalBroker};
 use super::stream_state::Lane;
 use crate::exchange::{Followers, Following};
@@ -34,6 +35,7 @@ struct Shared {
     runtime: Handle,
     stop: CancellationToken,
     places: Mutex<Places>,
+    lost: LostLeaders,
 }
 
 #[derive(Default)]
@@ -100,11 +102,17 @@ impl FetcherManager {
             runtime: Handle::current(),
             stop: stop.clone(),
             places: Mutex::default(),
+            lost: LostLeaders::default(),
         };
         Self {
             shared: Arc::new(shared),
             _stop: stop.drop_guard(),
         }
+    }
+
+    /// Leaders whose streams broke a moment ago, now and later.
+    pub fn lost_leaders(&self) -> LostLeaders {
+        self.shared.lost.clone()
     }
 
     /// Ends every stream; later updates have no effect.
@@ -159,7 +167,7 @@ impl Shared {
     }
 
     fn open(shared: &Arc<Self>, leader: BrokerId) -> Lanes {
-        let link = Arc::new(Link::new(leader));
+        let link = Arc::new(Link::new(leader, shared.lost.clone()));
         let lane = |lane: Lane| {
             let (commands, queue) = mpsc::unbounded_channel();
             let weak = Arc::downgrade(shared);

@@ -226,6 +226,7 @@ impl LaneTask {
             Event::Timer => {}
             Event::Opened(Ok(connection)) => {
                 self.state.connected(now);
+                self.context.link.found();
                 self.full = false;
                 self.stream = Stream::Up(connection);
             }
@@ -381,6 +382,9 @@ impl LaneTask {
             tracing::warn!(%leader, lane, failures = self.failures, reason, "no replication stream to the leader");
         } else {
             tracing::debug!(%leader, lane, reason, "the replication stream to the leader broke");
+        }
+        if matches!(self.stream, Stream::Up(_)) {
+            self.context.link.lost();
         }
         self.state.disconnected();
         self.stream = Stream::Down {

@@ -8,6 +8,7 @@ use protocol::BrokerId;
 use protocol::grpc::v1::replication_client::ReplicationClient;
 use tonic::transport::{Channel, Endpoint};
 
+use super::lost_leaders::LostLeaders;
 use super::{CONNECTION_WINDOW_BYTES, FRAME_BYTES, STREAM_WINDOW_BYTES};
 
 /// What a leader's message may take, in bytes. Messages are packed to 1 MiB, but one batch is never
@@ -37,19 +38,31 @@ pub(super) enum LinkError {
 #[derive(Debug)]
 pub(super) struct Link {
     leader: BrokerId,
+    lost: LostLeaders,
     channel: Mutex<Option<(String, Channel)>>,
 }
 
 impl Link {
-    pub(super) fn new(leader: BrokerId) -> Self {
+    pub(super) fn new(leader: BrokerId, lost: LostLeaders) -> Self {
         Self {
             leader,
+            lost,
             channel: Mutex::new(None),
         }
     }
 
     pub(super) fn leader(&self) -> BrokerId {
         self.leader
+    }
+
+    /// Notes that a stream is up.
+    pub(super) fn found(&self) {
+        self.lost.found(self.leader);
+    }
+
+    /// Notes that a stream that was up broke.
+    pub(super) fn lost(&self) {
+        self.lost.lost(self.leader);
     }
 
     /// A client on the connection, which is made, and made again, when it is needed.

@@ -10,6 +10,7 @@ mod fetcher;
 mod follower_stream;
 mod leader_stream;
 mod link;
+mod lost_leaders;
 #[cfg(test)]
 mod model;
 mod moved;
@@ -22,6 +23,7 @@ pub mod wire;
 
 pub use fetcher::FetcherManager;
 pub use leader_stream::{LeaderService, replication_server};
+pub use lost_leaders::{LOST_FOR, LostLeaders};
 pub use ports::{FollowerPartitions, LeaderPartitions, LocalBroker, Subscription};
 
 /// How often each side lets the other hear from it at least.

@@ -46,7 +46,7 @@ pub(crate) async fn handle(request: Request, message: MetadataRequest) -> Metada
     if let (Some(wanted), true) = (&wanted, may_create && request.broker.config.auto_create_topics) {
         creation_errors = create_missing(&request, wanted).await;
     }
-    let image = request.broker.images.current();
+    let image = settled_image(&request, wanted.as_deref()).await;
     let topic_operations = if message.include_topic_authorized_operations && request.version >= 8 {
         ALL_TOPIC_OPERATIONS
     } else {
@@ -97,6 +97,41 @@ pub(crate) async fn handle(request: Request, message: MetadataRequest) -> Metada
         .with_controller_id(WireBrokerId(controller.map_or(-1, BrokerId::get)))
         .with_cluster_authorized_operations(cluster_operations)
         .with_topics(topics)
+}
+
+/// The image to answer from. A client that asks for metadata has often just lost the leader that this
+/// broker has lost too: within tens of milliseconds there is another one, and an answer that still named
+/// the dead one would cost the client its next refresh, a second or more. So the answer waits for the
+/// election, for as long as [`replication::streams::LOST_FOR`] at the most.
+async fn settled_image(request: &Request, wanted: Option<&[Wanted]>) -> Arc<ClusterImage> {
+    let mut images = request.broker.images.subscribe();
+    loop {
+        let image = Arc::clone(&images.borrow_and_update());
+        let until = match wanted {
+            None => image
+                .topics
+                .values()
+                .find_map(|topic| led_by_the_lost(request, topic)),
+            Some(wanted) => wanted
+                .iter()
+                .filter_map(|wanted| look_up(&image, wanted).ok())
+                .find_map(|topic| led_by_the_lost(request, topic)),
+        };
+        let Some(until) = until else { return image };
+        // Time out or not, the next round decides; without a publisher there is nothing to wait for.
+        if let Ok(Err(_)) = tokio::time::timeout_at(until, images.changed()).await {
+            return image;
+        }
+    }
+}
+
+/// Until when the answer about this topic should wait for an election.
+fn led_by_the_lost(request: &Request, topic: &Topic) -> Option<Instant> {
+    let lost = &request.broker.lost_leaders;
+    topic
+        .partitions
+        .values()
+        .find_map(|partition| lost.lost_until(partition.leader?))
 }
 
 /// `None`: every topic. In version 0 an empty list says so, later a null one.
