@@ -7,7 +7,7 @@ use std::time::Duration;
 use protocol::grpc::v1::ProbeRequest;
 use protocol::grpc::v1::node_client::NodeClient;
 use protocol::{BrokerId, IncarnationId};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tonic::Code;
 use tonic::transport::Endpoint;
 
@@ -16,6 +16,9 @@ use crate::identity::NodeIdentity;
 
 /// How long a probe may take before it counts as silence.
 const PROBE_TIMEOUT: Duration = Duration::from_millis(500);
+/// After an answer that says nothing (a reset, a port that is just closing) the probe asks again: a
+/// process that dies loses its session a moment before its port refuses.
+const ASK_AGAIN: Duration = Duration::from_millis(5);
 
 /// Probes `address` for the process `incarnation` of `broker`.
 pub(crate) async fn probe(
@@ -24,7 +27,15 @@ pub(crate) async fn probe(
     address: &str,
     incarnation: IncarnationId,
 ) -> ProbeResult {
-    timeout(PROBE_TIMEOUT, ask(identity, broker, address, incarnation))
+    let until_certain = async {
+        loop {
+            match ask(identity, broker, address, incarnation).await {
+                ProbeResult::Silent => sleep(ASK_AGAIN).await,
+                certain => return certain,
+            }
+        }
+    };
+    timeout(PROBE_TIMEOUT, until_certain)
         .await
         .unwrap_or(ProbeResult::Silent)
 }
@@ -96,5 +107,22 @@ mod tests {
         drop(listener);
         let probed = probe(&identity, BrokerId(1), &address, wanted).await;
         assert_eq!(probed, ProbeResult::Refused);
+    }
+
+    #[tokio::test]
+    async fn a_port_that_is_just_closing_is_asked_again() {
+        let identity = NodeIdentity {
+            cluster_id: ClusterId::new("c").unwrap(),
+            node_id: BrokerId(101),
+            directory_id: DirectoryId::random(),
+            incarnation: IncarnationId::random(),
+        };
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        // As in a dying process: one connection still gets through and is closed, then nobody listens.
+        let dying = tokio::spawn(async move { drop(listener.accept().await) });
+        let probed = probe(&identity, BrokerId(1), &address, IncarnationId::random()).await;
+        assert_eq!(probed, ProbeResult::Refused);
+        dying.await.unwrap();
     }
 }
