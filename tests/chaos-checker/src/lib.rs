@@ -1,0 +1,20 @@
+//! The judge of chaos runs: a [history](history) of what clients saw goes in, [anomalies](anomaly) come out.
+//!
+//! **Owns** the history's format (JSON lines) and the rules. It is pure: no clock, no file, no cluster, so
+//! that a recorded history can be judged again after the rules have changed, and so that each rule can be
+//! shown to notice what it is there for.
+//!
+//! **Never** knows which faults were injected or what the cluster did: only what was sent, what was
+//! answered, and what was read. The rules are those of Jepsen's Kafka workload, re-implemented, without
+//! transactions; what goes beyond them says so where it stands.
+//!
+//! A *value* is written once at most, to one partition: whoever records a history guarantees that.
+
+pub mod anomaly;
+mod check;
+pub mod history;
+mod partition_log;
+
+pub use anomaly::Anomaly;
+pub use check::{Counts, Report, Rules, Verdict, check};
+pub use history::{Entry, Event, HistoryError, Outcome, Partition, Process, Value, read_history};
