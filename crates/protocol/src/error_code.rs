@@ -141,10 +141,10 @@ error_codes! {
     UnreleasedInstanceId = 111, "UNRELEASED_INSTANCE_ID", false;
     UnsupportedAssignor = 112, "UNSUPPORTED_ASSIGNOR", false;
     StaleMemberEpoch = 113, "STALE_MEMBER_EPOCH", false;
+    MismatchedEndpointType = 114, "MISMATCHED_ENDPOINT_TYPE", false;
     UnsupportedEndpointType = 115, "UNSUPPORTED_ENDPOINT_TYPE", false;
-    MismatchedEndpointType = 116, "MISMATCHED_ENDPOINT_TYPE", false;
-    UnknownControllerId = 117, "UNKNOWN_CONTROLLER_ID", false;
-    InvalidRegularExpression = 119, "INVALID_REGULAR_EXPRESSION", false;
+    UnknownControllerId = 116, "UNKNOWN_CONTROLLER_ID", false;
+    InvalidRegularExpression = 128, "INVALID_REGULAR_EXPRESSION", false;
 }
 
 impl ErrorCode {
@@ -173,5 +173,13 @@ mod tests {
             assert_eq!(ErrorCode::from_code(code.code()), Some(code));
         }
         assert_eq!(ErrorCode::from_code(9999), None);
+    }
+
+    #[test]
+    fn numbers_are_those_of_the_codec_crate() {
+        for &code in ErrorCode::ALL.iter().filter(|code| !code.is_none()) {
+            let theirs = kafka_protocol::ResponseError::try_from_code(code.code()).expect("not 0");
+            assert_eq!(format!("{code:?}"), theirs.to_string(), "{}", code.code());
+        }
     }
 }
