@@ -1,0 +1,156 @@
+//! A whole cluster in one process of the real binary, for as long as a test holds it.
+
+use std::{
+    fs::{self, File},
+    io::{Read, Write},
+    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    path::Path,
+    process::{Child, Command, Stdio},
+    sync::{Arc, Mutex, PoisonError, Weak},
+    thread,
+    time::{Duration, Instant},
+};
+
+use tempfile::TempDir;
+
+use super::Client;
+
+/// How long a node may take to be ready; generous, for machines with more to do.
+const READY_WITHIN: Duration = Duration::from_secs(60);
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
+/// Where `ottla dev` has its internal ports, above the client port.
+const PORT_DISTANCES: [u16; 3] = [0, 10_000, 10_100];
+
+/// A running `ottla dev`. Dropping it ends the process and removes its data.
+pub(crate) struct DevNode {
+    process: Child,
+    address: SocketAddr,
+    dir: TempDir,
+}
+
+impl DevNode {
+    /// The node that all tests of a binary share, started by whoever comes first and ended by whoever
+    /// leaves last.
+    pub(crate) fn shared() -> Arc<Self> {
+        static NODE: Mutex<Weak<DevNode>> = Mutex::new(Weak::new());
+        let mut node = NODE.lock().unwrap_or_else(PoisonError::into_inner);
+        node.upgrade().unwrap_or_else(|| {
+            let started = Arc::new(Self::start(&[]));
+            *node = Arc::downgrade(&started);
+            started
+        })
+    }
+
+    /// Starts a node with these `--set` configurations and waits until it is ready.
+    pub(crate) fn start(settings: &[&str]) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let port = free_port();
+        let log = File::create(dir.path().join("log")).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ottla"));
+        command
+            .arg("dev")
+            .arg("--data")
+            .arg(dir.path().join("data"))
+            .args(["--port", &port.to_string()])
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log);
+        for setting in settings {
+            command.args(["--set", setting]);
+        }
+        let process = command.spawn().expect("the binary starts");
+        let mut node = Self {
+            process,
+            address: SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
+            dir,
+        };
+        let deadline = Instant::now() + READY_WITHIN;
+        while !node.is_ready() {
+            assert!(node.is_running(), "the node ended:\n{}", node.log());
+            assert!(
+                Instant::now() < deadline,
+                "the node is not ready:\n{}",
+                node.log()
+            );
+            thread::sleep(LOOK_AGAIN);
+        }
+        node
+    }
+
+    /// Where clients connect.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// A new connection.
+    pub(crate) fn client(&self) -> Client {
+        Client::connect(self.address)
+    }
+
+    /// What the process has written so far.
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
+    }
+
+    /// Where its data is.
+    pub(crate) fn data(&self) -> std::path::PathBuf {
+        self.dir.path().join("data")
+    }
+
+    /// The answer to an HTTP GET, head included; nothing while nobody listens.
+    pub(crate) fn http_get(&self, path: &str) -> Option<String> {
+        let mut stream = TcpStream::connect(self.address).ok()?;
+        stream.set_read_timeout(Some(READY_WITHIN)).ok()?;
+        let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).ok()?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).ok()?;
+        Some(answer)
+    }
+
+    /// The most memory the process has ever had resident, in bytes; `None` where the system does not say.
+    pub(crate) fn peak_memory(&self) -> Option<u64> {
+        let status = Path::new("/proc")
+            .join(self.process.id().to_string())
+            .join("status");
+        let status = fs::read_to_string(status).ok()?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+        let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+        Some(kib * 1024)
+    }
+
+    fn is_ready(&self) -> bool {
+        self.http_get("/readyz")
+            .is_some_and(|answer| answer.starts_with("HTTP/1.1 200"))
+    }
+
+    fn is_running(&mut self) -> bool {
+        matches!(self.process.try_wait(), Ok(None))
+    }
+}
+
+impl Drop for DevNode {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            let log = self.log();
+            let warnings: Vec<_> = log.lines().filter(|line| !line.contains(" INFO ")).collect();
+            eprintln!("what the node complained about:\n{}", warnings.join("\n"));
+        }
+        // Nothing to do about a process that cannot be ended.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// A client port that was free a moment ago, with the internal ports that belong to it. All lie below
+/// those that the kernel hands out by itself.
+fn free_port() -> u16 {
+    let is_free = |port: u16| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok();
+    // Runs at the same time begin at different places.
+    let start = (std::process::id() % 1000) as u16 * 10;
+    (0..10_000)
+        .map(|step| 12_000 + (start + step) % 10_000)
+        .find(|port| PORT_DISTANCES.iter().all(|distance| is_free(port + distance)))
+        .expect("some ports are free")
+}
