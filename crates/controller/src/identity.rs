@@ -1,7 +1,8 @@
 //! Who this controller is, as every internal conversation begins; and whether a peer's greeting fits.
 
 use protocol::grpc::v1::InternalHello;
-use protocol::{BrokerId, ClusterId, DirectoryId, INTERNAL_PROTOCOL_VERSION, IncarnationId};
+use protocol::hello::{HelloMismatch, LocalNode};
+use protocol::{BrokerId, ClusterId, DirectoryId, IncarnationId};
 
 /// The identity of one run of one controller.
 #[derive(Clone, Debug)]
@@ -22,36 +23,9 @@ pub enum HelloRefused {
     /// The message came without a greeting.
     #[error("the message carries no hello: an internal conversation begins with one")]
     Missing,
-    /// Another version of the internal conversation.
-    #[error(
-        "node {peer} speaks version {found} of the internal protocol; this controller speaks {INTERNAL_PROTOCOL_VERSION}"
-    )]
-    ProtocolVersion {
-        /// The peer.
-        peer: BrokerId,
-        /// Its version.
-        found: u32,
-    },
-    /// A node of another cluster.
-    #[error("node {peer} belongs to cluster {found}; this controller belongs to cluster {own}")]
-    Cluster {
-        /// The peer.
-        peer: BrokerId,
-        /// Its cluster, as it names it.
-        found: String,
-        /// Ours.
-        own: ClusterId,
-    },
-    /// The peer wanted to reach somebody else.
-    #[error("node {peer} expected to reach node {expected}; this is controller {own}")]
-    WrongNode {
-        /// The peer.
-        peer: BrokerId,
-        /// Whom it expected here.
-        expected: BrokerId,
-        /// Who we are.
-        own: BrokerId,
-    },
+    /// The greeting does not fit.
+    #[error(transparent)]
+    Mismatch(#[from] HelloMismatch),
     /// A node that claims this controller's own id.
     #[error(
         "node {0} presents this controller's own node.id; node.id is unique over brokers and controllers"
@@ -82,46 +56,14 @@ pub struct Peer {
 impl NodeIdentity {
     /// The greeting for a peer; `expected` is whom this controller believes to reach.
     pub fn hello(&self, expected: Option<BrokerId>) -> InternalHello {
-        InternalHello {
-            cluster_id: self.cluster_id.as_str().to_owned(),
-            node_id: self.node_id.get(),
-            directory_id: self.directory_id.to_vec().into(),
-            incarnation_id: self.incarnation.to_vec().into(),
-            protocol_version: INTERNAL_PROTOCOL_VERSION,
-            expected_node_id: expected.map_or(-1, BrokerId::get),
-        }
+        self.local().hello(expected)
     }
 
     /// Checks a greeting that arrived. A broker that has never met its quorum names no cluster yet.
     pub fn check(&self, hello: Option<&InternalHello>) -> Result<Peer, HelloRefused> {
         let hello = hello.ok_or(HelloRefused::Missing)?;
+        self.local().check(hello)?;
         let peer = BrokerId(hello.node_id);
-        if hello.protocol_version != INTERNAL_PROTOCOL_VERSION {
-            return Err(HelloRefused::ProtocolVersion {
-                peer,
-                found: hello.protocol_version,
-            });
-        }
-        if !hello.cluster_id.is_empty() && hello.cluster_id != self.cluster_id.as_str() {
-            return Err(HelloRefused::Cluster {
-                peer,
-                // Foreign text ends up in logs: bounded and escaped.
-                found: hello
-                    .cluster_id
-                    .chars()
-                    .take(64)
-                    .flat_map(char::escape_default)
-                    .collect(),
-                own: self.cluster_id.clone(),
-            });
-        }
-        if hello.expected_node_id >= 0 && hello.expected_node_id != self.node_id.get() {
-            return Err(HelloRefused::WrongNode {
-                peer,
-                expected: BrokerId(hello.expected_node_id),
-                own: self.node_id,
-            });
-        }
         Ok(Peer {
             node_id: peer,
             directory_id: DirectoryId::from_slice(&hello.directory_id)
@@ -138,6 +80,15 @@ impl NodeIdentity {
             return Err(HelloRefused::OwnId(peer.node_id));
         }
         Ok(peer)
+    }
+
+    fn local(&self) -> LocalNode<'_> {
+        LocalNode {
+            cluster_id: Some(&self.cluster_id),
+            node_id: self.node_id,
+            directory_id: self.directory_id,
+            incarnation: self.incarnation,
+        }
     }
 }
 
@@ -160,24 +111,13 @@ mod tests {
         let friend = node(102, "ours");
         assert!(me.check_other(Some(&friend.hello(Some(BrokerId(101))))).is_ok());
         assert_eq!(me.check(None), Err(HelloRefused::Missing));
-        let refused = me.check(Some(&node(102, "theirs").hello(None))).unwrap_err();
-        assert_eq!(
-            refused.to_string(),
-            "node 102 belongs to cluster theirs; this controller belongs to cluster ours"
-        );
         assert!(matches!(
-            me.check(Some(&friend.hello(Some(BrokerId(103))))),
-            Err(HelloRefused::WrongNode { .. })
+            me.check(Some(&node(102, "theirs").hello(None))),
+            Err(HelloRefused::Mismatch(HelloMismatch::Cluster { .. }))
         ));
         assert!(matches!(
             me.check_other(Some(&node(101, "ours").hello(None))),
             Err(HelloRefused::OwnId(_))
-        ));
-        let mut newer = friend.hello(None);
-        newer.protocol_version += 1;
-        assert!(matches!(
-            me.check(Some(&newer)),
-            Err(HelloRefused::ProtocolVersion { .. })
         ));
         let mut short = friend.hello(None);
         short.directory_id = vec![1, 2, 3].into();

@@ -2,8 +2,8 @@
 //!
 //! **Owns** the newtypes for ids, offsets and epochs ([`ids`]), validated topic names
 //! ([`TopicName`]), Kafka's error codes ([`ErrorCode`]), a zero-copy view of record batches v2
-//! ([`batch`]), the guard before the Kafka decoder ([`guard`]) and the generated gRPC types
-//! ([`grpc`]).
+//! ([`batch`]), the guard before the Kafka decoder ([`guard`]), the generated gRPC types ([`grpc`])
+//! and the greeting between nodes ([`hello`]).
 //!
 //! **Never** opens a file or a socket, reads a clock, or knows what a broker or a controller is.
 //! Nothing here panics on bytes that came from outside: parsers return errors, and their memory is
@@ -13,6 +13,7 @@ pub mod batch;
 mod error_code;
 pub mod grpc;
 pub mod guard;
+pub mod hello;
 pub mod ids;
 mod topic_name;
 
