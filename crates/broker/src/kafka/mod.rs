@@ -6,6 +6,7 @@
 
 mod admin;
 pub mod api;
+mod authorized_operations;
 mod cluster_view;
 mod config_resource;
 pub mod connection;

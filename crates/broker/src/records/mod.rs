@@ -24,9 +24,11 @@ mod timestamp_search;
 mod validate;
 mod walk;
 
+pub use metadata::configs::TopicCompression;
+
 pub use error::{RecordError, RecordFault, RecordFaultKind};
 pub use open::{OpenBounds, decompress};
-pub use rules::{RecordRules, TopicCompression, Validated};
+pub use rules::{RecordRules, Validated};
 pub use timestamp_search::{SearchError, first_at_or_after};
 pub use validate::validate;
 pub use walk::Malformed;

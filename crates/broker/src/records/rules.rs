@@ -1,16 +1,8 @@
 //! By what a topic's records are judged, and what is known of them afterwards.
 
 use bytes::Bytes;
+use metadata::configs::TopicCompression;
 use protocol::batch::{Compression, TimestampType};
-
-/// A topic's `compression.type`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TopicCompression {
-    /// As the producer sent it.
-    Producer,
-    /// Always this one.
-    Fixed(Compression),
-}
 
 /// What a topic, and the request that carries its records, allow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,13 +3,14 @@
 use std::io::BufRead;
 
 use bytes::Bytes;
+use metadata::configs::TopicCompression;
 use protocol::batch::{self, BatchError, BatchHeader, Compression, TimestampType};
 
 use super::{
     error::{MAX_FAULTS, RecordError, RecordFault, RecordFaultKind},
     open::{OpenBounds, open},
     recompress::{RecompressError, recompress},
-    rules::{RecordRules, TopicCompression, Validated},
+    rules::{RecordRules, Validated},
     walk::{Deltas, RecordWalk, WalkError},
 };
 

@@ -28,7 +28,7 @@ pub use markdown::to_markdown;
 pub use node_table::{NODE_CONFIGS, node_default};
 pub use resolve::{ConfigSource, NodeDefaults};
 pub use topic_settings::{
-    CleanupPolicy, TimestampType, TopicCompression, TopicSettings, flush_messages, min_insync_replicas,
+    CleanupPolicy, TopicCompression, TopicSettings, flush_messages, min_insync_replicas,
     unclean_leader_election,
 };
 pub use topic_table::TOPIC_CONFIGS;

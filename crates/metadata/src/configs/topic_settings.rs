@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use protocol::TopicName;
+use protocol::{
+    TopicName,
+    batch::{Compression, TimestampType},
+};
 
 use super::{
     def::list_items,
@@ -25,25 +28,8 @@ pub struct CleanupPolicy {
 pub enum TopicCompression {
     /// As the producer sent it.
     Producer,
-    /// None.
-    Uncompressed,
-    /// gzip.
-    Gzip,
-    /// snappy.
-    Snappy,
-    /// lz4.
-    Lz4,
-    /// zstd.
-    Zstd,
-}
-
-/// `message.timestamp.type`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TimestampType {
-    /// The producer's time.
-    CreateTime,
-    /// The time of the append.
-    LogAppendTime,
+    /// Always this one.
+    Fixed(Compression),
 }
 
 /// What holds for one topic on one node. [`TOPIC_CONFIGS`](super::TOPIC_CONFIGS) has the meaning and
@@ -113,11 +99,11 @@ impl TopicSettings {
                 compact: policy.contains(&"compact"),
             },
             compression: match lookup.text("compression.type").as_str() {
-                "uncompressed" => TopicCompression::Uncompressed,
-                "gzip" => TopicCompression::Gzip,
-                "snappy" => TopicCompression::Snappy,
-                "lz4" => TopicCompression::Lz4,
-                "zstd" => TopicCompression::Zstd,
+                "uncompressed" => TopicCompression::Fixed(Compression::None),
+                "gzip" => TopicCompression::Fixed(Compression::Gzip),
+                "snappy" => TopicCompression::Fixed(Compression::Snappy),
+                "lz4" => TopicCompression::Fixed(Compression::Lz4),
+                "zstd" => TopicCompression::Fixed(Compression::Zstd),
                 _ => TopicCompression::Producer,
             },
             delete_retention: lookup.duration("delete.retention.ms"),

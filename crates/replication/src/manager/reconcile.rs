@@ -10,9 +10,7 @@ use std::sync::Arc;
 
 use futures::StreamExt as _;
 use metadata::{
-    ClusterImage, ConfigResource, PartitionRegistration, Topic,
-    configs::{TimestampType, TopicSettings},
-    delta::ImageDelta,
+    ClusterImage, ConfigResource, PartitionRegistration, Topic, configs::TopicSettings, delta::ImageDelta,
 };
 use protocol::{BrokerEpoch, TopicPartition};
 use storage::{Log, LogConfig, StorageError};
@@ -292,9 +290,6 @@ fn log_config(settings: &TopicSettings) -> LogConfig {
         compact: settings.cleanup_policy.compact,
         file_delete_delay: settings.file_delete_delay,
         preallocate: settings.preallocate,
-        message_timestamp_type: match settings.timestamp_type {
-            TimestampType::CreateTime => protocol::batch::TimestampType::CreateTime,
-            TimestampType::LogAppendTime => protocol::batch::TimestampType::LogAppendTime,
-        },
+        message_timestamp_type: settings.timestamp_type,
     }
 }

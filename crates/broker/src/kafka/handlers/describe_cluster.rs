@@ -10,15 +10,12 @@ use kafka_protocol::{
 };
 use protocol::ErrorCode;
 
-use crate::kafka::{Request, admin, api::Api, cluster_view};
+use crate::kafka::{Request, admin, api::Api, authorized_operations, cluster_view};
 
 pub(crate) const API: Api = Api::new(ApiKey::DescribeCluster, 0, 2);
 
 const BROKERS: i8 = 1;
 const CONTROLLERS: i8 = 2;
-
-/// Kafka's bit set of everything a client may do, sent on request where nothing is authorized.
-const ALL_CLUSTER_OPERATIONS: i32 = 0x1fa0;
 
 pub(crate) async fn handle(request: Request, message: DescribeClusterRequest) -> DescribeClusterResponse {
     let endpoint_type = if request.version >= 1 {
@@ -60,11 +57,10 @@ pub(crate) async fn handle(request: Request, message: DescribeClusterRequest) ->
             )
         })
         .collect();
-    let operations = if message.include_cluster_authorized_operations {
-        ALL_CLUSTER_OPERATIONS
-    } else {
-        i32::MIN
-    };
+    let operations = authorized_operations::when(
+        message.include_cluster_authorized_operations,
+        authorized_operations::ALL_OF_CLUSTER,
+    );
     let controller =
         cluster_view::stand_in_controller(&image, &request.listener, request.broker.config.node_id);
     DescribeClusterResponse::default()

@@ -20,17 +20,12 @@ use protocol::{
 };
 use tokio::time::Instant;
 
-use crate::kafka::{Request, api::Api, cluster_view};
+use crate::kafka::{Request, api::Api, authorized_operations, cluster_view};
 
 pub(crate) const API: Api = Api::new(ApiKey::Metadata, 0, 13);
 
 /// How long an answer waits for a topic that it causes to be created.
 const AUTO_CREATE_WAIT: Duration = Duration::from_secs(2);
-
-/// Kafka's bit sets of everything a client may do, sent on request where nothing is authorized.
-const ALL_TOPIC_OPERATIONS: i32 = 0x0df8;
-const ALL_CLUSTER_OPERATIONS: i32 = 0x1fa0;
-const NOT_REQUESTED: i32 = i32::MIN;
 
 /// What a client asked for: a name, an id or (answering either) why neither can be looked up.
 enum Wanted {
@@ -47,11 +42,10 @@ pub(crate) async fn handle(request: Request, message: MetadataRequest) -> Metada
         creation_errors = create_missing(&request, wanted).await;
     }
     let image = settled_image(&request, wanted.as_deref()).await;
-    let topic_operations = if message.include_topic_authorized_operations && request.version >= 8 {
-        ALL_TOPIC_OPERATIONS
-    } else {
-        NOT_REQUESTED
-    };
+    let topic_operations = authorized_operations::when(
+        message.include_topic_authorized_operations && request.version >= 8,
+        authorized_operations::ALL_OF_TOPIC,
+    );
     let topics = match wanted {
         None => image
             .topics
@@ -80,12 +74,10 @@ pub(crate) async fn handle(request: Request, message: MetadataRequest) -> Metada
             .with_port(i32::from(node.port))
             .with_rack(node.rack.map(StrBytes::from_string))
     });
-    let cluster_operations =
-        if message.include_cluster_authorized_operations && (8..=10).contains(&request.version) {
-            ALL_CLUSTER_OPERATIONS
-        } else {
-            NOT_REQUESTED
-        };
+    let cluster_operations = authorized_operations::when(
+        message.include_cluster_authorized_operations && (8..=10).contains(&request.version),
+        authorized_operations::ALL_OF_CLUSTER,
+    );
     MetadataResponse::default()
         .with_brokers(brokers.collect())
         .with_cluster_id(

@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use ::metadata::configs::{self, TopicSettings};
+use ::metadata::configs::TopicSettings;
 use bytes::Bytes;
 use kafka_protocol::{
     messages::{
@@ -19,10 +19,7 @@ use kafka_protocol::{
     },
     protocol::StrBytes,
 };
-use protocol::{
-    BrokerId, ErrorCode, LeaderEpoch, PartitionIndex, TopicPartition,
-    batch::{Compression, TimestampType},
-};
+use protocol::{BrokerId, ErrorCode, LeaderEpoch, PartitionIndex, TopicPartition, batch::TimestampType};
 use replication::{Acks, AppendResult, AppendTicket, ProduceAppend};
 use tokio::time::Instant;
 
@@ -328,20 +325,10 @@ fn rules(request: &Request, settings: &TopicSettings) -> records::RecordRules {
     records::RecordRules {
         max_message_bytes: settings.max_message_bytes as usize,
         compacted: settings.cleanup_policy.compact,
-        timestamp_type: match settings.timestamp_type {
-            configs::TimestampType::CreateTime => TimestampType::CreateTime,
-            configs::TimestampType::LogAppendTime => TimestampType::LogAppendTime,
-        },
+        timestamp_type: settings.timestamp_type,
         before_max_ms: settings.timestamp_before_max.map_or(i64::MAX, millis),
         after_max_ms: millis(settings.timestamp_after_max),
-        compression: match settings.compression {
-            configs::TopicCompression::Producer => records::TopicCompression::Producer,
-            configs::TopicCompression::Uncompressed => records::TopicCompression::Fixed(Compression::None),
-            configs::TopicCompression::Gzip => records::TopicCompression::Fixed(Compression::Gzip),
-            configs::TopicCompression::Snappy => records::TopicCompression::Fixed(Compression::Snappy),
-            configs::TopicCompression::Lz4 => records::TopicCompression::Fixed(Compression::Lz4),
-            configs::TopicCompression::Zstd => records::TopicCompression::Fixed(Compression::Zstd),
-        },
+        compression: settings.compression,
         header_only: request.broker.config.batch_validation_header_only,
         // KIP-110: before version 7, clients could not know of Zstandard.
         zstd: request.version >= 7,
