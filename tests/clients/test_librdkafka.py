@@ -1,0 +1,181 @@
+"""confluent-kafka, which is librdkafka."""
+
+import time
+
+from confluent_kafka import (
+    OFFSET_BEGINNING,
+    TIMESTAMP_CREATE_TIME,
+    TIMESTAMP_LOG_APPEND_TIME,
+    Consumer,
+    KafkaError,
+    KafkaException,
+    Producer,
+    TopicPartition,
+)
+
+from cluster import BOOTSTRAP, PATIENCE, ClusterTest, create_topic, delete_topic
+
+
+class Delivery:
+    """Collects delivery reports."""
+
+    def __init__(self):
+        self.errors = []
+        self.messages = []
+
+    def __call__(self, error, message):
+        (self.errors if error else self.messages).append(error or message)
+
+
+def producer(**config):
+    return Producer({"bootstrap.servers": BOOTSTRAP, "acks": "all", **config})
+
+
+def consumer(topic, offset=OFFSET_BEGINNING, **config):
+    reader = Consumer({"bootstrap.servers": BOOTSTRAP, "group.id": "unused", "enable.auto.commit": False, **config})
+    reader.assign([TopicPartition(topic, 0, offset)])
+    return reader
+
+
+class LibrdkafkaTest(ClusterTest):
+    def send(self, writer, topic, records):
+        """Produces (keyword arguments of produce) to partition 0 and waits for every acknowledgement."""
+        delivery = Delivery()
+        for record in records:
+            writer.produce(topic, partition=0, on_delivery=delivery, **record)
+        self.assertEqual(writer.flush(PATIENCE), 0, "not everything was acknowledged in time")
+        self.assertEqual(delivery.errors, [])
+        return delivery.messages
+
+    def read(self, reader, count):
+        messages = []
+        deadline = time.monotonic() + PATIENCE
+        while len(messages) < count:
+            self.assertLess(time.monotonic(), deadline, f"{len(messages)} of {count} records came")
+            message = reader.poll(1.0)
+            if message is not None:
+                self.assertIsNone(message.error())
+                messages.append(message)
+        return messages
+
+    def test_each_codec(self):
+        values = [f"{i} ".encode() * 50 for i in range(500)]
+        for codec in ["none", "gzip", "snappy", "lz4", "zstd"]:
+            with self.subTest(codec=codec):
+                topic = create_topic()
+                writer = producer(**{"compression.type": codec, "linger.ms": 20})
+                self.send(writer, topic, [{"value": value} for value in values])
+                reader = consumer(topic, **{"check.crcs": True})
+                messages = self.read(reader, len(values))
+                self.assertEqual([m.value() for m in messages], values)
+                self.assertEqual([m.offset() for m in messages], list(range(len(values))))
+                reader.close()
+
+    def test_nulls_and_headers(self):
+        topic = create_topic()
+        headers = [("h", b"1"), ("other", None), ("h", b"2"), ("empty", b"")]
+        records = [
+            {"key": None, "value": None},
+            {"key": b"", "value": b""},
+            {"key": b"k", "value": None},
+            {"key": None, "value": b"v"},
+            {"key": b"k", "value": b"v", "headers": headers},
+        ]
+        self.send(producer(), topic, records)
+        reader = consumer(topic)
+        messages = self.read(reader, len(records))
+        reader.close()
+        got = [(m.key(), m.value()) for m in messages]
+        self.assertEqual(got, [(r["key"], r["value"]) for r in records])
+        self.assertEqual(messages[-1].headers(), headers, "order and repetition are kept")
+        self.assertIsNone(messages[0].headers())
+
+    def test_the_largest_record(self):
+        limit = 100_000
+        topic = create_topic(config={"max.message.bytes": str(limit)})
+        # One record's batch: 61 bytes of header, and at most 20 of the record's own fields.
+        largest = b"x" * (limit - 61 - 20)
+        self.send(producer(), topic, [{"value": largest}])
+        delivery = Delivery()
+        writer = producer()
+        writer.produce(topic, b"x" * limit, partition=0, on_delivery=delivery)
+        self.assertEqual(writer.flush(PATIENCE), 0)
+        self.assertEqual([e.code() for e in delivery.errors], [KafkaError.MSG_SIZE_TOO_LARGE])
+        # A consumer that asks for less than the record gets it all the same.
+        reader = consumer(topic, **{"fetch.message.max.bytes": 1000})
+        self.assertEqual(self.read(reader, 1)[0].value(), largest)
+        reader.close()
+
+    def test_timestamps_and_seek_by_time(self):
+        topic = create_topic()
+        start = 1_700_000_000_000
+        writer = producer()
+        for i in range(10):
+            self.send(writer, topic, [{"value": str(i), "timestamp": start + i * 1000}])
+        reader = consumer(topic)
+        stamps = [m.timestamp() for m in self.read(reader, 10)]
+        self.assertEqual(stamps, [(TIMESTAMP_CREATE_TIME, start + i * 1000) for i in range(10)])
+        for at, expected in [(0, 0), (start + 4000, 4), (start + 4001, 5), (start + 9000, 9)]:
+            [found] = reader.offsets_for_times([TopicPartition(topic, 0, at)], timeout=PATIENCE)
+            self.assertEqual(found.offset, expected, f"the first record at or after {at}")
+        self.assertEqual(reader.get_watermark_offsets(TopicPartition(topic, 0), timeout=PATIENCE), (0, 10))
+        reader.seek(TopicPartition(topic, 0, 4))
+        self.assertEqual(self.read(reader, 1)[0].value(), b"4")
+        reader.close()
+
+    def test_log_append_time(self):
+        topic = create_topic(config={"message.timestamp.type": "LogAppendTime"})
+        before = time.time_ns() // 1_000_000
+        [sent] = self.send(producer(), topic, [{"value": b"v", "timestamp": 1000}])
+        reader = consumer(topic)
+        [message] = self.read(reader, 1)
+        reader.close()
+        kind, stamp = message.timestamp()
+        self.assertEqual(kind, TIMESTAMP_LOG_APPEND_TIME)
+        self.assertGreaterEqual(stamp, before)
+        self.assertEqual(sent.timestamp(), message.timestamp())
+
+    def test_idempotence(self):
+        topic = create_topic()
+        writer = producer(**{"enable.idempotence": True, "linger.ms": 1})
+        values = [str(i).encode() for i in range(2000)]
+        sent = self.send(writer, topic, [{"value": value} for value in values])
+        self.assertEqual([m.offset() for m in sent], list(range(len(values))))
+        reader = consumer(topic)
+        self.assertEqual([m.value() for m in self.read(reader, len(values))], values)
+        reader.close()
+
+    def test_a_topic_deleted_and_created_again_under_its_users(self):
+        topic = create_topic()
+        writer = producer(**{"topic.metadata.refresh.interval.ms": 1000})
+        self.send(writer, topic, [{"value": b"old"}] * 3)
+        delete_topic(topic)
+        create_topic(topic)
+        # The same producer goes on; its metadata is of the old topic until it is told.
+        delivery = Delivery()
+
+        def delivered():
+            writer.produce(topic, b"new", partition=0, on_delivery=delivery)
+            writer.flush(PATIENCE)
+            return delivery.messages
+
+        [message] = self.wait_until(delivered, "nothing reaches the new topic")
+        self.assertEqual(message.offset(), 0, "the new topic begins at 0")
+        reader = consumer(topic)
+        self.assertEqual(self.read(reader, 1)[0].value(), b"new", "nothing of the old topic is there")
+        reader.close()
+
+    def test_an_offset_out_of_range_is_reset(self):
+        topic = create_topic()
+        self.send(producer(), topic, [{"value": b"v"}])
+        reader = consumer(topic, 99, **{"auto.offset.reset": "earliest"})
+        self.assertEqual(self.read(reader, 1)[0].offset(), 0)
+        reader.close()
+
+    def test_a_transactional_producer_fails_at_once(self):
+        writer = producer(**{"transactional.id": "t"})
+        began = time.monotonic()
+        with self.assertRaises(KafkaException) as raised:
+            writer.init_transactions(PATIENCE)
+        self.assertLess(time.monotonic() - began, PATIENCE / 2, "it hung")
+        self.assertFalse(raised.exception.args[0].retriable())
