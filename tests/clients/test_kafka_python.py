@@ -69,7 +69,7 @@ class KafkaPythonTest(ClusterTest):
         with self.assertRaises(MessageSizeTooLargeError):
             writer.send(topic, b"x" * 10_000, partition=0).get(PATIENCE)
         writer.close()
-        # Another producer: the first one's next send reports the same refusal again.
+        # Another producer: after a refusal kafka-python's idempotent one (its default) fails every send.
         writer = producer()
         self.assertEqual(writer.send(topic, b"x" * 9_000, partition=0).get(PATIENCE).offset, 0)
         writer.close()
