@@ -1,7 +1,7 @@
 //! The follower's side of one stream: where each partition's conversation stands, what its log is to
 //! do, and what the leader is to be told.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
 use protocol::{BrokerId, LeaderEpoch, StreamGeneration, TopicPartition};
@@ -26,9 +26,9 @@ pub struct FollowerStream {
     leader: BrokerId,
     lane: Lane,
     window: u64,
-    partitions: HashMap<TopicPartition, Followed>,
+    partitions: BTreeMap<TopicPartition, Followed>,
     /// Pieces of work under way, by partition: they outlive a conversation and an assignment.
-    under_way: HashMap<TopicPartition, u32>,
+    under_way: BTreeMap<TopicPartition, u32>,
     /// Bytes in appends under way.
     appending_bytes: u64,
     tell: VecDeque<TopicPartition>,
@@ -52,8 +52,8 @@ impl FollowerStream {
             leader,
             lane,
             window,
-            partitions: HashMap::new(),
-            under_way: HashMap::new(),
+            partitions: BTreeMap::new(),
+            under_way: BTreeMap::new(),
             appending_bytes: 0,
             tell: VecDeque::new(),
             stop: Vec::new(),

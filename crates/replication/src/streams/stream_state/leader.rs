@@ -1,7 +1,7 @@
 //! The leader's side of one stream: which partition is served next, from where, and whether credit
 //! allows it.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
 use protocol::{ErrorCode, LeaderEpoch, Offset, StreamGeneration, TopicPartition};
 
@@ -79,7 +79,7 @@ pub struct LeaderStream {
     /// Bytes that may still be sent and are not promised to a read. Below zero after a batch that was
     /// larger than what was left.
     credit: i64,
-    conversations: HashMap<TopicPartition, Conversation>,
+    conversations: BTreeMap<TopicPartition, Conversation>,
     /// Partitions to look at, in turn.
     ready: VecDeque<TopicPartition>,
     /// Partitions that have batches to send and wait for credit.
