@@ -1,0 +1,89 @@
+//! What has happened so far, as far as invariants need it, and the first one that broke.
+
+use std::collections::BTreeMap;
+
+use protocol::{LeaderEpoch, Offset, TopicPartition};
+
+use crate::disk::{Log, Record};
+use crate::message::Node;
+
+/// An invariant that does not hold.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{invariant} at {at} ms: {what}")]
+pub struct Violation {
+    /// Its name, as in the literature where it has one.
+    pub invariant: &'static str,
+    /// When, in virtual milliseconds.
+    pub at: u64,
+    /// What was found.
+    pub what: String,
+}
+
+/// What is remembered of one partition.
+#[derive(Debug, Default)]
+pub(crate) struct History {
+    /// Everything that any replica has called committed.
+    pub(crate) committed: Vec<Record>,
+    /// What each leader epoch wrote where, with the epoch before it.
+    pub(crate) written: BTreeMap<(LeaderEpoch, usize), (i64, Option<LeaderEpoch>)>,
+    /// Who led in each epoch: node and run.
+    pub(crate) leaders: BTreeMap<LeaderEpoch, (Node, u64)>,
+    /// The high watermark that each leadership has reached.
+    pub(crate) high_watermarks: BTreeMap<LeaderEpoch, Offset>,
+    /// Acknowledged values by offset.
+    pub(crate) acknowledged: BTreeMap<Offset, i64>,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Checker {
+    pub(crate) histories: BTreeMap<TopicPartition, History>,
+    pub(crate) broken: Option<(&'static str, String)>,
+    /// Counts for the report.
+    pub(crate) acknowledgements: u64,
+    pub(crate) elections: u64,
+    pub(crate) reads: u64,
+}
+
+impl Checker {
+    pub(crate) fn fail(&mut self, invariant: &'static str, what: String) {
+        self.broken.get_or_insert((invariant, what));
+    }
+
+    pub(crate) fn history(&mut self, tp: TopicPartition) -> &mut History {
+        self.histories.entry(tp).or_default()
+    }
+
+    /// A record is about to be appended to `log`.
+    pub(crate) fn appended(&mut self, tp: TopicPartition, log: &Log, record: Record) {
+        let at = log.records.len();
+        let before = log.records.last().map(|record| record.0);
+        let known = *self
+            .history(tp)
+            .written
+            .entry((record.0, at))
+            .or_insert((record.1, before));
+        if known != (record.1, before) {
+            self.fail(
+                "LogMatching",
+                format!("{tp} offset {at}: {record:?} after {before:?}, written was {known:?}"),
+            );
+        }
+    }
+
+    pub(crate) fn acknowledged(&mut self, tp: TopicPartition, at: Offset, value: i64) {
+        self.acknowledgements += 1;
+        self.history(tp).acknowledged.insert(at, value);
+    }
+
+    /// A replica begins to lead.
+    pub(crate) fn leads(&mut self, tp: TopicPartition, epoch: LeaderEpoch, node: Node, run: u64) {
+        self.elections += 1;
+        let known = *self.history(tp).leaders.entry(epoch).or_insert((node, run));
+        if known != (node, run) {
+            self.fail(
+                "OneLeaderPerEpoch",
+                format!("{tp} epoch {epoch}: {known:?} and {:?}", (node, run)),
+            );
+        }
+    }
+}

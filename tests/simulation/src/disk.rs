@@ -1,0 +1,129 @@
+//! A broker's disk: one log a partition, of which a loss of power takes what was not synced.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use protocol::batch::{BatchBuilder, Batches};
+use protocol::{DirectoryId, LeaderEpoch, Offset, TopicPartition};
+use replication::{EpochLookup, LogView, Position};
+use storage::epochs::EpochCache;
+
+/// The epoch it was appended in, and a value that no other record has.
+pub(crate) type Record = (LeaderEpoch, i64);
+
+/// One replica's log. Offsets are indexes: nothing is ever deleted from the front.
+#[derive(Debug, Default)]
+pub(crate) struct Log {
+    pub(crate) records: Vec<Record>,
+    pub(crate) durable: usize,
+    /// Voids flushes that began before a truncation.
+    pub(crate) generation: u64,
+    pub(crate) flushing: bool,
+    pub(crate) epochs: EpochCache,
+    /// How many records are known to be what was committed: the checker's own.
+    pub(crate) verified: usize,
+}
+
+/// What survives a process.
+#[derive(Debug)]
+pub(crate) struct Disk {
+    pub(crate) directory: DirectoryId,
+    pub(crate) logs: BTreeMap<TopicPartition, Log>,
+}
+
+impl Log {
+    pub(crate) fn end(&self) -> Offset {
+        Offset(self.records.len() as i64)
+    }
+
+    /// `pretend`: a mutation by which all that was written passes for durable.
+    pub(crate) fn view(&self, pretend: bool) -> LogView {
+        let durable = if pretend { self.records.len() } else { self.durable };
+        LogView {
+            start: Offset::ZERO,
+            end: self.end(),
+            durable: Offset(durable as i64),
+        }
+    }
+
+    pub(crate) fn position(&self, pretend: bool) -> Position {
+        let view = self.view(pretend);
+        Position {
+            last_epoch: self.records.last().map(|record| record.0),
+            log_end: view.end,
+            durable: view.durable,
+            log_start: view.start,
+        }
+    }
+
+    pub(crate) fn push(&mut self, record: Record) {
+        self.epochs.assign(record.0, self.end());
+        self.records.push(record);
+    }
+
+    pub(crate) fn truncate(&mut self, end: usize) {
+        self.records.truncate(end);
+        self.durable = self.durable.min(self.records.len());
+        self.verified = self.verified.min(self.records.len());
+        self.generation += 1;
+        self.flushing = false;
+        self.epochs.truncate_from_end(self.end());
+    }
+
+    /// What recovery finds: epochs are read from the records, flushes of the process before are void.
+    pub(crate) fn recover(&mut self) {
+        self.generation += 1;
+        self.flushing = false;
+        self.epochs = EpochCache::default();
+        for (at, record) in self.records.iter().enumerate() {
+            self.epochs.assign(record.0, Offset(at as i64));
+        }
+    }
+
+    /// Whole batches from `from` on, one record each, and the offset after them.
+    pub(crate) fn read(&self, from: usize, max_bytes: usize) -> (Bytes, Offset) {
+        let mut bytes = Vec::new();
+        let mut next = from;
+        for &(leader_epoch, value) in self.records.iter().skip(from) {
+            let batch = BatchBuilder {
+                base_offset: Offset(next as i64),
+                leader_epoch,
+                base_timestamp: value,
+                ..BatchBuilder::default()
+            }
+            .build_records(&[(None, None)]);
+            if !bytes.is_empty() && bytes.len() + batch.len() > max_bytes {
+                break;
+            }
+            bytes.extend_from_slice(&batch);
+            next += 1;
+        }
+        (bytes.into(), Offset(next as i64))
+    }
+}
+
+/// The records of batches that [`Log::read`] made.
+pub(crate) fn decode(batches: Bytes) -> Vec<Record> {
+    Batches::new(batches)
+        .map(|batch| {
+            let (header, _) = batch.expect("the simulation builds whole batches");
+            (header.leader_epoch, header.base_timestamp)
+        })
+        .collect()
+}
+
+/// The epochs of a log, as the pure core asks for them.
+pub(crate) struct Epochs<'a> {
+    pub(crate) log: &'a Log,
+    /// A mutation: every position passes for a prefix of this log.
+    pub(crate) blind: bool,
+}
+
+impl EpochLookup for Epochs<'_> {
+    fn end_offset_for_epoch(&self, epoch: LeaderEpoch) -> Option<(LeaderEpoch, Offset)> {
+        if self.blind {
+            return Some((epoch, Offset(i64::MAX)));
+        }
+        self.log.epochs.end_offset(epoch, self.log.end())
+    }
+}

@@ -1,0 +1,156 @@
+//! What befalls a cluster, and how it ends.
+
+use protocol::DirectoryId;
+
+use crate::controller::VOTERS;
+use crate::message::Node;
+use crate::world::{Event, World};
+
+impl World {
+    /// One fault, and when the next one comes.
+    pub(crate) fn fault(&mut self) {
+        if self.healing {
+            return;
+        }
+        let brokers: Vec<Node> = self.brokers.iter().map(|broker| broker.id).collect();
+        let weights = self.context.plan.weights;
+        let kinds: Vec<usize> = (0..weights.len())
+            .flat_map(|kind| std::iter::repeat_n(kind, weights[kind] as usize))
+            .collect();
+        let broker = self.context.random.pick(&brokers).unwrap_or(1);
+        let controller = self.context.random.pick(&VOTERS).unwrap_or(VOTERS[0]);
+        let span = self.context.random.between(50, 6_000);
+        self.faults += 1;
+        match self.context.random.pick(&kinds) {
+            Some(0) => self.crash(broker, false, span),
+            Some(1) => self.crash(broker, true, span),
+            Some(2) => {
+                for &broker in &brokers {
+                    self.crash(broker, true, span);
+                }
+            }
+            Some(3) => self.wipe(broker, span),
+            Some(4) => self.pause(broker, span),
+            Some(5) => {
+                let others: Vec<Node> = brokers
+                    .iter()
+                    .chain(&VOTERS)
+                    .copied()
+                    .filter(|n| *n != broker)
+                    .collect();
+                if let Some(other) = self.context.random.pick(&others) {
+                    self.block(broker, other, span);
+                    if self.context.random.chance(50) {
+                        self.block(other, broker, span);
+                    }
+                }
+            }
+            Some(6) => {
+                // A controller alone, perhaps the active one: it goes on deciding what never commits.
+                for other in VOTERS.into_iter().filter(|other| *other != controller) {
+                    self.block(controller, other, span);
+                    self.block(other, controller, span);
+                }
+                self.after(span / 2 + 1, Event::Elect);
+            }
+            Some(7) => {
+                if self.context.random.chance(50) {
+                    self.pause(controller, span);
+                }
+                self.elect();
+            }
+            Some(8) => {
+                if self.context.random.chance(30) && !self.brokers.iter().any(|broker| broker.wiped) {
+                    self.recreate(0);
+                }
+                for conn in self.connections_of(broker) {
+                    if self.context.random.chance(50) {
+                        self.break_off(conn, 100);
+                    }
+                }
+            }
+            _ => {}
+        }
+        let next = self.context.random.between(1, self.context.plan.fault_every);
+        self.after(next, Event::Fault);
+    }
+
+    fn crash(&mut self, node: Node, power: bool, back_after: u64) {
+        self.after(back_after, Event::Start(node));
+        if self.run_of(node) == 0 {
+            return;
+        }
+        for conn in self.connections_of(node) {
+            self.break_off(conn, 200);
+        }
+        self.paused.remove(&node);
+        self.with_broker(node, |broker, context| {
+            broker.process = None;
+            for log in broker.disk.logs.values_mut().filter(|_| power) {
+                let kept = context
+                    .random
+                    .between(log.durable as u64, log.records.len() as u64);
+                log.truncate(kept as usize);
+            }
+        });
+    }
+
+    /// A disk is lost, where that alone costs no acknowledged record: at least one other member has all.
+    fn wipe(&mut self, node: Node, back_after: u64) {
+        let whole = |world: &Self| {
+            world.partitions().iter().all(|&tp| {
+                world
+                    .truth
+                    .partition(tp)
+                    .is_none_or(|p| p.isr.len() == p.replicas.len())
+            })
+        };
+        let creating = self.actives.iter().any(|active| !active.in_flight.is_empty());
+        if creating || !whole(self) || self.brokers.iter().any(|broker| broker.wiped) {
+            return;
+        }
+        self.crash(node, false, back_after);
+        let fresh = self.context.fresh();
+        self.with_broker(node, |broker, _| {
+            broker.disk.logs.clear();
+            broker.wiped = true;
+            broker.disk.directory = DirectoryId(uuid::Uuid::from_u128(2_000_000 + u128::from(fresh)));
+        });
+    }
+
+    fn pause(&mut self, node: Node, span: u64) {
+        self.paused.entry(node).or_default();
+        self.after(span, Event::Resume(node));
+    }
+
+    fn block(&mut self, from: Node, to: Node, span: u64) {
+        self.blocked.insert((from, to));
+        self.after(span, Event::Unblock(from, to));
+    }
+
+    /// Faults end; everybody comes back. `None`: the cluster became whole, by then.
+    pub(crate) fn heal(&mut self) -> Option<String> {
+        const PATIENCE: u64 = 120_000;
+        self.healing = true;
+        self.blocked.clear();
+        for node in self.paused.keys().copied().collect::<Vec<_>>() {
+            self.after(0, Event::Resume(node));
+        }
+        for node in 1..=self.context.plan.brokers {
+            self.after(0, Event::Start(node));
+        }
+        self.after(10, Event::Elect);
+        let deadline = self.context.now + PATIENCE;
+        let mut missing = None;
+        while self.context.now < deadline && self.context.checker.broken.is_none() {
+            let before = self.context.checker.acknowledgements;
+            self.after(0, Event::Write);
+            self.run_until(self.context.now + 2_000);
+            missing = crate::invariants::missing(&self.brokers, &self.truth);
+            if missing.is_none() && self.context.checker.acknowledgements > before {
+                return None;
+            }
+        }
+        missing.or_else(|| Some("no write is acknowledged".to_owned()))
+    }
+}

@@ -1,0 +1,73 @@
+//! What one run is made of.
+
+use std::time::Duration;
+
+use crate::random::Random;
+
+/// A fault put into the simulation's own adapter, to prove that the invariants notice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mutation {
+    /// Replicas report as durable what they have only written; power fails.
+    AcksUnsynced,
+    /// A leader takes every follower's log for a prefix of its own: nobody truncates.
+    SkipsTruncation,
+}
+
+impl Mutation {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::AcksUnsynced, Self::SkipsTruncation];
+
+    /// The name on the command line.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::AcksUnsynced => "acks-unsynced",
+            Self::SkipsTruncation => "skips-truncation",
+        }
+    }
+}
+
+/// One run: everything else follows from it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Where every choice comes from.
+    pub seed: u64,
+    /// The fault in the adapter; none, to test the product.
+    pub mutation: Option<Mutation>,
+}
+
+/// The run's parameters, drawn anew for each seed: some runs see one kind of fault often and another
+/// never, which finds more than the same mixture every time.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Plan {
+    pub(crate) brokers: i32,
+    pub(crate) topics: u64,
+    pub(crate) lag_max: Duration,
+    /// How long faults go on (ms).
+    pub(crate) trouble: u64,
+    /// The longest ordinary delay on the network and of a flush (ms).
+    pub(crate) delay: u64,
+    pub(crate) flush: u64,
+    /// Between two faults, at most (ms).
+    pub(crate) fault_every: u64,
+    /// Between two writes, at most (ms).
+    pub(crate) write_every: u64,
+    /// Weight of each kind of fault.
+    pub(crate) weights: [u64; 9],
+}
+
+impl Plan {
+    pub(crate) fn draw(random: &mut Random) -> Self {
+        let lag = random.pick(&[1_000, 3_000, 10_000]).unwrap_or(10_000);
+        Self {
+            brokers: random.between(3, 4) as i32,
+            topics: random.between(1, 2),
+            lag_max: Duration::from_millis(lag),
+            trouble: random.between(8_000, 25_000),
+            delay: random.pick(&[2, 10, 60]).unwrap_or(2),
+            flush: random.pick(&[1, 10, 80]).unwrap_or(1),
+            fault_every: random.pick(&[400, 1_200, 3_000]).unwrap_or(1_200),
+            write_every: random.pick(&[40, 100, 250]).unwrap_or(40),
+            weights: std::array::from_fn(|_| random.pick(&[0, 1, 4]).unwrap_or(1)),
+        }
+    }
+}
