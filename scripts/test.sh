@@ -24,5 +24,9 @@ step "stock clients: confluent-kafka, kafka-python, kcat"
 tests/clients/run.sh
 step "the main job, small"
 scripts/demo.sh --test
+step "faults, a short run"
+scripts/chaos.sh --debug --seconds 40 --seed 1
+step "faults: a loss that the checker must notice"
+scripts/chaos.sh --debug --control
 echo
 echo "test: all passed"
