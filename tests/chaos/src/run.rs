@@ -76,8 +76,8 @@ pub(crate) fn run(
     let (stop_writing, stop_reading) = (AtomicBool::new(false), AtomicBool::new(false));
     std::thread::scope(|scope| -> anyhow::Result<()> {
         let habits = [
-            Habits::idempotent(Duration::from_mins(1)),
-            Habits::idempotent(Duration::from_mins(1)),
+            Habits::idempotent(Duration::from_secs(60)),
+            Habits::idempotent(Duration::from_secs(60)),
             // One that gives up early: many sends of which nobody knows, and new producer epochs.
             Habits::idempotent(Duration::from_secs(4)),
             Habits::refused(),
@@ -105,7 +105,8 @@ pub(crate) fn run(
         stop_writing.store(true, Ordering::Relaxed);
         let wrote = join(clients);
         stop_reading.store(true, Ordering::Relaxed);
-        played.and(wrote).and(join(readers))
+        let read = join(readers);
+        played.and(wrote).and(read)
     })?;
     recorder.say("everybody has stopped writing");
     if let Err(error) = view.wait_in_sync(shape.brokers, IN_SYNC_AGAIN) {
