@@ -1,4 +1,4 @@
-//! The judge of chaos runs: a [history](history) of what clients saw goes in, [anomalies](anomaly) come out.
+//! The judge of chaos runs: a [`history`] of what clients saw goes in, [anomalies](crate::anomaly) come out.
 //!
 //! **Owns** the history's format (JSON lines) and the rules. It is pure: no clock, no file, no cluster, so
 //! that a recorded history can be judged again after the rules have changed, and so that each rule can be

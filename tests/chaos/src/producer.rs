@@ -22,7 +22,7 @@ use crate::{payload, random::Random, recorder::Recorder};
 /// How a producer behaves.
 #[derive(Clone, Debug)]
 pub(crate) struct Habits {
-    /// librdkafka's properties, over [`Habits::common`].
+    /// librdkafka's properties, over the common ones.
     pub(crate) properties: HashMap<&'static str, String>,
     /// Between two sends.
     pub(crate) pace: Duration,

@@ -1,7 +1,7 @@
 //! The Kafka protocol on the client port: frames in, answers out, in order.
 //!
-//! A connection ([`connection`]) is one task. It cuts frames ([`frame`]), lets the guard check them,
-//! and hands each request to its handler ([`dispatch`]); there is one file per API in [`handlers`],
+//! A connection ([`connection`]) is one task. It cuts frames (`frame`), lets the guard check them,
+//! and hands each request to its handler (`dispatch`); there is one file per API in `handlers`,
 //! and the table of what is served ([`api`]) is all that ApiVersions knows.
 
 mod admin;
