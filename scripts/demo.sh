@@ -31,8 +31,8 @@ work=$(mktemp -d)
 if $test_run; then
   data="$work/data"
   extra+=(--debug)
-  # Sixteen ports that were free a moment ago, outside the range that the kernel hands out.
-  base_port=$((20000 + RANDOM % 400 * 16))
+  # All three port ranges stay below the one that Linux hands out to clients (32768 and up).
+  base_port=$((20000 + RANDOM % 160 * 16))
 fi
 finish() {
   status=$?

@@ -1,8 +1,8 @@
 //! How the last process left a log directory: the clean-shutdown marker, and the kernel it ran on.
 //!
 //! Two small checksummed files of our own. `clean-shutdown` is written last of all by a process that
-//! closed every log, and removed first of all by the next; it bears the broker epoch, which the
-//! controller compares at registration (KIP-966). `last-boot` bears the kernel's boot id while a
+//! closed every log, and removed first of all by the next; it bears the broker epoch of
+//! that run (KIP-966), for whoever looks into the directory. `last-boot` bears the kernel's boot id while a
 //! process runs: after an unclean stop the same id means that the page cache survived.
 
 use std::{fs, io, path::Path};
