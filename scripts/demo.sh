@@ -56,7 +56,7 @@ say "1. A cluster: three controllers, three brokers"
 began=$(now_ms)
 bootstrap=$(scripts/start-cluster.sh --data "$data" --base-port "$base_port" ${extra[@]+"${extra[@]}"} |
   sed -n 's/^bootstrap: //p')
-echo "ready at $bootstrap after $(($(now_ms) - began)) ms"
+echo "ready at $bootstrap, $(($(now_ms) - began)) ms after the command (with the build, where there was one)"
 data=$(cd "$data" && pwd)
 if [ -n "${OTTLA_BIN:-}" ]; then
   ottla=$OTTLA_BIN
