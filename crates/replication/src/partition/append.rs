@@ -77,15 +77,27 @@ impl Stub {
 }
 
 /// Whether the request may be appended now, and in which epoch.
-fn admit(state: &PartitionState, request: &ProduceAppend) -> Result<LeaderEpoch, AppendRefused> {
-    let epoch = state.check_append(request.leader_epoch)?;
-    if request.acks == Acks::All && state.is_under_min_isr() {
+fn admit(
+    state: &PartitionState,
+    acks: Acks,
+    leader_epoch: Option<LeaderEpoch>,
+) -> Result<LeaderEpoch, AppendRefused> {
+    let epoch = state.check_append(leader_epoch)?;
+    if acks == Acks::All && state.is_under_min_isr() {
         return Err(AppendRefused::NotEnoughReplicas);
     }
     Ok(epoch)
 }
 
 impl Partition {
+    /// Whether an append would be admitted now. To be asked before the records are judged, as Kafka does:
+    /// a producer whose earlier batch was told to come again must not be told of a later batch that it is
+    /// refused for good. It would begin a new epoch, in which the earlier batch is no longer known as the
+    /// duplicate that it may be.
+    pub fn check_produce(&self, acks: Acks) -> Result<(), AppendRefused> {
+        admit(&self.core.lock().state, acks, None).map(|_| ())
+    }
+
     /// Queues an append and returns at once. Appends are made in the order of these calls.
     pub fn append(&self, request: ProduceAppend) -> AppendTicket {
         let (appended_reply, appended) = oneshot::channel();
@@ -96,7 +108,7 @@ impl Partition {
         };
         let ticket = AppendTicket { appended, done };
         // Refused early where it is sure; the strand looks again.
-        let admitted = admit(&self.core.lock().state, &request);
+        let admitted = admit(&self.core.lock().state, request.acks, request.leader_epoch);
         match admitted {
             Err(why) => stub.refuse(why),
             Ok(_) => {
@@ -119,7 +131,7 @@ impl Partition {
 
     /// On the strand.
     fn append_now(&self, request: ProduceAppend, stub: Stub) {
-        let admitted = admit(&self.core.lock().state, &request);
+        let admitted = admit(&self.core.lock().state, request.acks, request.leader_epoch);
         let epoch = match admitted {
             Ok(epoch) => epoch,
             Err(why) => return stub.refuse(why),

@@ -158,6 +158,10 @@ fn start(
         Ok(replica) => replica,
         Err(error) => return failed(error, format!("{error}: {}-{partition}", topic.name)),
     };
+    // Before the records are looked at: see `check_produce`.
+    if let Err(refused) = replica.check_produce(acks) {
+        return failed(refused.code(), refused.to_string());
+    }
     let settings = TopicSettings::resolve(&image, &topic.name, &request.broker.config.node_defaults);
     let rules = rules(request, &settings);
     let Some(batches) = batches.filter(|batches| !batches.is_empty()) else {
