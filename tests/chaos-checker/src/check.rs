@@ -1,12 +1,12 @@
 //! The rules: a history in, every anomaly out, each with what one needs to look for it in the logs.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use serde::Serialize;
 
 use crate::{
     anomaly::Anomaly,
-    history::{Entry, Event, Outcome, Partition, Process},
+    history::{Entry, Event, Outcome, Partition, Process, Value},
     partition_log::PartitionLog,
 };
 
@@ -103,14 +103,47 @@ pub fn check(history: &[Entry], rules: Rules) -> Report {
         sends(partition, log, &mut found);
     }
     polls(history, &logs, &mut found);
+    let senders = senders_refused(history);
     let (anomalies, counted) = found
         .into_iter()
-        .partition(|anomaly| rules.verdict(anomaly) == Verdict::Forbidden);
+        .partition(|anomaly| rules.verdict(anomaly) == Verdict::Forbidden && !excused(anomaly, &senders));
     Report {
         counts: count(history, &logs),
         anomalies,
         counted,
     }
+}
+
+/// The values of every process that was refused a record for good. After a refusal librdkafka gives the
+/// producer a new epoch, and with it new sequences to batches that are still to be sent again, on every
+/// partition: in the new epoch no broker can know them as the duplicates that they may be.
+fn senders_refused(history: &[Entry]) -> BTreeSet<Value> {
+    let refused: BTreeSet<Process> = history
+        .iter()
+        .filter(|entry| {
+            matches!(
+                &entry.event,
+                Event::Answered {
+                    outcome: Outcome::Refused { .. },
+                    ..
+                }
+            )
+        })
+        .map(|entry| entry.process)
+        .collect();
+    history
+        .iter()
+        .filter(|entry| refused.contains(&entry.process))
+        .filter_map(|entry| match entry.event {
+            Event::Invoked { value, .. } => Some(value),
+            _ => None,
+        })
+        .collect()
+}
+
+/// A duplicate that its own producer may have caused; it is counted.
+fn excused(anomaly: &Anomaly, senders_refused: &BTreeSet<Value>) -> bool {
+    matches!(anomaly, Anomaly::Duplicate { value, .. } if senders_refused.contains(value))
 }
 
 fn gather(history: &[Entry]) -> BTreeMap<Partition, PartitionLog> {

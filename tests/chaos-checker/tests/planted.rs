@@ -185,6 +185,15 @@ fn a_value_at_two_offsets_is_a_duplicate_unless_retries_may_double() {
 }
 
 #[test]
+fn a_duplicate_of_a_producer_that_was_refused_something_is_counted() {
+    let mut history = three();
+    history.extend(refused(103));
+    history.push(at_the_end(&[THREE[0], THREE[1], THREE[2], (3, 101)]));
+    let report = check(&history, Rules::IDEMPOTENT);
+    assert_eq!((report.anomalies.len(), report.counted.len()), (0, 1));
+}
+
+#[test]
 fn a_refused_value_that_is_read_is_an_aborted_read() {
     let mut history = three();
     history.extend(refused(103));
