@@ -299,8 +299,7 @@ async fn acks_all_needs_min_insync_replicas() {
     );
     append(&partition, &["d"], Acks::Leader).await.unwrap();
     let status = partition.status();
-    // What a produce handler asks before it judges records (chaos seed 104 once showed a duplicate where
-    // it judged them first).
+    // What a produce handler asks before it judges records.
     assert_eq!(
         partition.check_produce(Acks::All),
         Err(AppendRefused::NotEnoughReplicas)

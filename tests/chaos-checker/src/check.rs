@@ -103,7 +103,7 @@ pub fn check(history: &[Entry], rules: Rules) -> Report {
         sends(partition, log, &mut found);
     }
     polls(history, &logs, &mut found);
-    let senders = senders_refused(history);
+    let senders = senders_renewed(history);
     let (anomalies, counted) = found
         .into_iter()
         .partition(|anomaly| rules.verdict(anomaly) == Verdict::Forbidden && !excused(anomaly, &senders));
@@ -114,26 +114,27 @@ pub fn check(history: &[Entry], rules: Rules) -> Report {
     }
 }
 
-/// The values of every process that was refused a record for good. After a refusal librdkafka gives the
-/// producer a new epoch, and with it new sequences to batches that are still to be sent again, on every
-/// partition: in the new epoch no broker can know them as the duplicates that they may be.
-fn senders_refused(history: &[Entry]) -> BTreeSet<Value> {
-    let refused: BTreeSet<Process> = history
+/// How librdkafka says that it gave a record up on its own.
+const TIMED_OUT: &str = "MessageTimedOut";
+
+/// The values of every process that gave a record up: it was refused for good, or its time was up at the
+/// client. librdkafka then gives the producer a new epoch, and with it new sequences to batches that are
+/// still to be sent again, on every partition: in the new epoch no broker can know them as the duplicates
+/// that they may be.
+fn senders_renewed(history: &[Entry]) -> BTreeSet<Value> {
+    let gave_up = |outcome: &Outcome| match outcome {
+        Outcome::Refused { .. } => true,
+        Outcome::Unknown { error } => error.contains(TIMED_OUT),
+        Outcome::Acknowledged { .. } => false,
+    };
+    let renewed: BTreeSet<Process> = history
         .iter()
-        .filter(|entry| {
-            matches!(
-                &entry.event,
-                Event::Answered {
-                    outcome: Outcome::Refused { .. },
-                    ..
-                }
-            )
-        })
+        .filter(|entry| matches!(&entry.event, Event::Answered { outcome, .. } if gave_up(outcome)))
         .map(|entry| entry.process)
         .collect();
     history
         .iter()
-        .filter(|entry| refused.contains(&entry.process))
+        .filter(|entry| renewed.contains(&entry.process))
         .filter_map(|entry| match entry.event {
             Event::Invoked { value, .. } => Some(value),
             _ => None,
@@ -142,8 +143,8 @@ fn senders_refused(history: &[Entry]) -> BTreeSet<Value> {
 }
 
 /// A duplicate that its own producer may have caused; it is counted.
-fn excused(anomaly: &Anomaly, senders_refused: &BTreeSet<Value>) -> bool {
-    matches!(anomaly, Anomaly::Duplicate { value, .. } if senders_refused.contains(value))
+fn excused(anomaly: &Anomaly, senders_renewed: &BTreeSet<Value>) -> bool {
+    matches!(anomaly, Anomaly::Duplicate { value, .. } if senders_renewed.contains(value))
 }
 
 fn gather(history: &[Entry]) -> BTreeMap<Partition, PartitionLog> {

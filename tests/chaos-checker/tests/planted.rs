@@ -185,7 +185,7 @@ fn a_value_at_two_offsets_is_a_duplicate_unless_retries_may_double() {
 }
 
 #[test]
-fn a_duplicate_of_a_producer_that_was_refused_something_is_counted() {
+fn a_duplicate_of_a_producer_that_gave_something_up_is_counted() {
     let mut history = three();
     history.extend(refused(103));
     history.push(at_the_end(&[THREE[0], THREE[1], THREE[2], (3, 101)]));
