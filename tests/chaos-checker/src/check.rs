@@ -22,7 +22,8 @@ pub enum Verdict {
 /// What the producers of a history promised.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rules {
-    /// One value at two offsets: forbidden with idempotence, a retry's ordinary effect without.
+    /// One value at two offsets: forbidden with idempotence (unless the producer gave a record up), a
+    /// retry's ordinary effect without.
     pub duplicates: Verdict,
     /// Acknowledgements out of the order of sending: likewise.
     pub reordered_sends: Verdict,
