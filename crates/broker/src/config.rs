@@ -148,6 +148,8 @@ pub struct BrokerConfig {
     pub connections: ConnectionLimits,
     /// `auto.create.topics.enable`.
     pub auto_create_topics: bool,
+    /// `max.request.partition.size.limit`: partitions in one answer to DescribeTopicPartitions.
+    pub max_partitions_described: usize,
     /// `ottla.batch.validation=header`: batches from clients are checked by header and CRC alone.
     pub batch_validation_header_only: bool,
     /// Threads for reads and appends.

@@ -56,6 +56,7 @@ fn config(controller: &FakeController, dir: &Path) -> BrokerConfig {
         socket_request_max_bytes: 1 << 20,
         connections: ConnectionLimits::default(),
         auto_create_topics: true,
+        max_partitions_described: 2000,
         batch_validation_header_only: false,
         disk_threads: 2,
         flush_threads: 1,

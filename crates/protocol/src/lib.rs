@@ -22,7 +22,7 @@ pub use ids::{
     BrokerEpoch, BrokerId, ClaimId, ClusterId, DirectoryId, IncarnationId, LeaderEpoch, Offset,
     PartitionEpoch, PartitionIndex, ProducerEpoch, ProducerId, StreamGeneration, TopicId, TopicPartition,
 };
-pub use topic_name::{InvalidTopicName, TopicName};
+pub use topic_name::{CONSUMER_OFFSETS, InvalidTopicName, TRANSACTION_STATE, TopicName};
 
 /// Version of the internal gRPC conversation between nodes. A peer that presents another one is
 /// refused by name before anything else is exchanged.

@@ -5,6 +5,12 @@ use std::{fmt, sync::Arc};
 /// The longest topic name, in bytes; Kafka's limit, which keeps `name-partition` a valid file name.
 const MAX_LENGTH: usize = 249;
 
+/// Where consumer groups keep their members and offsets.
+pub const CONSUMER_OFFSETS: &str = "__consumer_offsets";
+
+/// Where transactions keep their state.
+pub const TRANSACTION_STATE: &str = "__transaction_state";
+
 /// A topic name that obeys Kafka's rules: 1 to 249 of `[a-zA-Z0-9._-]`, and neither `.` nor `..`.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TopicName(Arc<str>);
@@ -50,6 +56,12 @@ impl TopicName {
     /// The name as text.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// Whether the cluster keeps its own state in this topic, as Kafka's brokers have it: clients read
+    /// such topics and never write or delete them by name.
+    pub fn is_internal(&self) -> bool {
+        matches!(&*self.0, CONSUMER_OFFSETS | TRANSACTION_STATE)
     }
 
     /// Whether `self` and `other` give the same metric name: Kafka refuses a topic that differs

@@ -11,9 +11,6 @@ use protocol::{
     },
 };
 
-/// Names of topics that hold the cluster's own state.
-const INTERNAL_PREFIX: &str = "__";
-
 pub(super) fn cluster(image: &ClusterImage, quorum: DescribeQuorumReply) -> DescribeClusterResponse {
     let controllers = quorum.voters.iter().map(|voter| ControllerNode {
         node_id: voter.node_id,
@@ -80,7 +77,7 @@ pub(super) fn topics(image: &ClusterImage, include_internal: bool) -> ListTopics
     let topics = image
         .topic_ids
         .iter()
-        .filter(|(name, _)| include_internal || !name.as_str().starts_with(INTERNAL_PREFIX))
+        .filter(|(name, _)| include_internal || !name.is_internal())
         .filter_map(|(_, id)| image.topics.get(id))
         .map(|topic| {
             let count = |test: fn(&metadata::PartitionRegistration) -> bool| {

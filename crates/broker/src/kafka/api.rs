@@ -54,6 +54,7 @@ pub const APIS: &[Api] = &[
     handlers::elect_leaders::API,
     handlers::incremental_alter_configs::API,
     handlers::describe_cluster::API,
+    handlers::describe_topic_partitions::API,
 ];
 
 /// The API of this key, where it is served.

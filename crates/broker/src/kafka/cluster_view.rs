@@ -1,7 +1,8 @@
 //! What clients of one listener are told about brokers and leaders.
 
+use kafka_protocol::messages::BrokerId as WireBrokerId;
 use metadata::{BrokerRegistration, ClusterImage, PartitionRegistration};
-use protocol::{BrokerId, LeaderEpoch};
+use protocol::{BrokerId, ErrorCode, LeaderEpoch};
 
 /// Where clients reach a broker.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,6 +33,53 @@ pub(crate) fn live_nodes(image: &ClusterImage, listener: &str) -> Vec<NodeAddres
         .live_brokers()
         .filter_map(|broker| address(broker, listener))
         .collect()
+}
+
+/// A partition as clients of one listener are told of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct PartitionView {
+    /// The leader, where it lives and has an address on the listener, else the error that says so.
+    pub(crate) leader: Result<BrokerId, ErrorCode>,
+    /// Replicas whose broker does not live.
+    pub(crate) offline_replicas: Vec<BrokerId>,
+}
+
+impl PartitionView {
+    /// The leader as the wire names it: −1 where there is none.
+    pub(crate) fn wire_leader(&self) -> WireBrokerId {
+        WireBrokerId(self.leader.map_or(-1, BrokerId::get))
+    }
+}
+
+/// What clients of `listener` are told of a partition.
+pub(crate) fn partition(
+    image: &ClusterImage,
+    listener: &str,
+    partition: &PartitionRegistration,
+) -> PartitionView {
+    let live = |id: BrokerId| image.brokers.get(&id).filter(|broker| !broker.fenced);
+    let leader = match partition.leader.and_then(live) {
+        None => Err(ErrorCode::LeaderNotAvailable),
+        Some(broker) => match address(broker, listener) {
+            None => Err(ErrorCode::ListenerNotFound),
+            Some(address) => Ok(address.id),
+        },
+    };
+    let offline_replicas = partition
+        .replicas
+        .iter()
+        .copied()
+        .filter(|id| live(*id).is_none())
+        .collect();
+    PartitionView {
+        leader,
+        offline_replicas,
+    }
+}
+
+/// Broker ids as the wire has them.
+pub(crate) fn wire_ids(ids: &[BrokerId]) -> Vec<WireBrokerId> {
+    ids.iter().map(|id| WireBrokerId(id.get())).collect()
 }
 
 /// The partition's leader and its epoch, as hints for a client that asked the wrong broker (KIP-951).

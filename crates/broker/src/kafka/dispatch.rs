@@ -127,6 +127,7 @@ pub(crate) fn begin(request: Request, body: Bytes) -> Result<Pending, Refused> {
         ApiKey::DeleteTopics => run(request, body, handlers::delete_topics::handle),
         ApiKey::DescribeCluster => run(request, body, handlers::describe_cluster::handle),
         ApiKey::DescribeConfigs => run(request, body, handlers::describe_configs::handle),
+        ApiKey::DescribeTopicPartitions => run(request, body, handlers::describe_topic_partitions::handle),
         ApiKey::ElectLeaders => run(request, body, handlers::elect_leaders::handle),
         ApiKey::IncrementalAlterConfigs => run(request, body, handlers::incremental_alter_configs::handle),
         other => Err(Refused::UnknownApi(other as i16)),

@@ -85,7 +85,6 @@ pub static KNOWN_BUT_ABSENT: &[&str] = &[
     "max.connection.creation.rate",
     "max.connections.per.ip.overrides",
     "max.incremental.fetch.session.cache.slots",
-    "max.request.partition.size.limit",
     "metadata.log.max.record.bytes.between.snapshots",
     "metadata.log.max.snapshot.interval.ms",
     "metadata.log.segment.bytes",

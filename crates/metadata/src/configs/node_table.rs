@@ -350,6 +350,13 @@ pub static NODE_CONFIGS: &[ConfigDef] = &[
         Valid::AtLeast(0),
         "How many client connections a broker takes at a time from one address.",
     ),
+    fixed(
+        "max.request.partition.size.limit",
+        ConfigKind::Int,
+        Some("2000"),
+        Valid::AtLeast(1),
+        "How many partitions one answer to DescribeTopicPartitions describes at most.",
+    ),
     topic_default(
         "message.max.bytes",
         ConfigKind::Int,

@@ -1,6 +1,7 @@
 //! The command line, one file per command.
 
 mod admin;
+mod completions;
 mod data;
 mod dev;
 mod dump_log;
@@ -41,6 +42,8 @@ pub(crate) enum Command {
     DumpLog(dump_log::DumpLog),
     /// Ask a node whether it is ready.
     Healthcheck(healthcheck::Healthcheck),
+    /// Print a script that completes this command line in a shell.
+    Completions(completions::Completions),
 }
 
 impl Command {
@@ -63,6 +66,7 @@ impl Command {
             Self::Consume(command) => command.run(),
             Self::DumpLog(command) => command.run(),
             Self::Healthcheck(command) => command.run(),
+            Self::Completions(command) => command.run(),
         }
     }
 }

@@ -325,6 +325,7 @@ fn broker(
             idle: reader.millis("connections.max.idle.ms")?,
         },
         auto_create_topics: reader.flag("auto.create.topics.enable")?,
+        max_partitions_described: reader.number("max.request.partition.size.limit")?,
         batch_validation_header_only: reader.or_default("ottla.batch.validation")? == "header",
         disk_threads: reader.number("num.io.threads")?,
         flush_threads: reader.number("ottla.flush.threads")?,

@@ -1,10 +1,11 @@
-//! Metadata, FindCoordinator, ApiVersions, InitProducerId and DescribeCluster: what a client learns
-//! before it sends a record.
+//! Metadata, FindCoordinator, ApiVersions, InitProducerId, DescribeCluster and DescribeTopicPartitions:
+//! what a client learns before it sends a record.
 
 use bytes::{Buf, BufMut, BytesMut};
 use kafka_protocol::messages::{
-    ApiVersionsRequest, DescribeClusterRequest, FindCoordinatorRequest, InitProducerIdRequest,
-    MetadataRequest, MetadataResponse, TransactionalId, metadata_request::MetadataRequestTopic,
+    ApiVersionsRequest, DescribeClusterRequest, DescribeTopicPartitionsRequest, FindCoordinatorRequest,
+    InitProducerIdRequest, MetadataRequest, MetadataResponse, TransactionalId,
+    describe_topic_partitions_request::TopicRequest, metadata_request::MetadataRequestTopic,
 };
 use protocol::ErrorCode;
 use uuid::Uuid;
@@ -255,4 +256,30 @@ pub(crate) fn describe_cluster(node: &DevNode, version: i16) {
         let answer = client.call(version, &request.with_endpoint_type(2));
         assert_eq!(answer.error_code, ErrorCode::MismatchedEndpointType.code());
     }
+}
+
+pub(crate) fn describe_topic_partitions(node: &DevNode, version: i16) {
+    let topic = topic(node, &format!("described-{version}"));
+    let named = |name: &str| TopicRequest::default().with_name(topic_name(name));
+    let request = DescribeTopicPartitionsRequest::default()
+        .with_topics(vec![named(&topic.name), named("described-nowhere")])
+        .with_response_partition_limit(2000);
+    let mut client = node.client();
+    let answer = client.call(version, &request);
+    assert_eq!(answer.next_cursor, None);
+    let [described, missing] = &answer.topics[..] else {
+        panic!("two topics were asked for: {answer:?}");
+    };
+    assert_eq!(missing.error_code, ErrorCode::UnknownTopicOrPartition.code());
+    assert_eq!((described.error_code, described.topic_id), (0, topic.id));
+    assert_ne!(described.topic_authorized_operations, i32::MIN);
+    let [partition] = &described.partitions[..] else {
+        panic!("the topic has one partition: {described:?}");
+    };
+    assert_eq!((partition.error_code, partition.leader_id.0), (0, 1));
+    assert_eq!(
+        (&partition.replica_nodes[..], &partition.isr_nodes[..]),
+        (&[1.into()][..], &[1.into()][..])
+    );
+    assert_eq!(partition.eligible_leader_replicas, Some(Vec::new()));
 }

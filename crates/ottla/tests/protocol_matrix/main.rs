@@ -18,7 +18,7 @@ use kafka_protocol::messages::{ApiKey, ApiVersionsRequest};
 use support::{DevNode, text};
 
 /// What must be advertised, no more and no less.
-const ADVERTISED: [(ApiKey, i16, i16); 17] = [
+const ADVERTISED: [(ApiKey, i16, i16); 18] = [
     (ApiKey::Produce, 0, 13),
     (ApiKey::Fetch, 4, 17),
     (ApiKey::ListOffsets, 1, 10),
@@ -36,6 +36,7 @@ const ADVERTISED: [(ApiKey, i16, i16); 17] = [
     (ApiKey::ElectLeaders, 0, 2),
     (ApiKey::IncrementalAlterConfigs, 0, 1),
     (ApiKey::DescribeCluster, 0, 2),
+    (ApiKey::DescribeTopicPartitions, 0, 0),
 ];
 
 /// Sends one API's requests in one version and looks at the answers.
@@ -53,6 +54,7 @@ fn case_of(key: ApiKey) -> Option<Case> {
         ApiKey::ApiVersions => cluster::api_versions,
         ApiKey::InitProducerId => cluster::init_producer_id,
         ApiKey::DescribeCluster => cluster::describe_cluster,
+        ApiKey::DescribeTopicPartitions => cluster::describe_topic_partitions,
         ApiKey::CreateTopics => admin::create_topics,
         ApiKey::DeleteTopics => admin::delete_topics,
         ApiKey::CreatePartitions => admin::create_partitions,

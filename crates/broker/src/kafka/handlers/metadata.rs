@@ -240,10 +240,7 @@ fn describe(request: &Request, image: &ClusterImage, topic: &Topic) -> MetadataR
     MetadataResponseTopic::default()
         .with_name(Some(WireTopicName(StrBytes::from_string(topic.name.to_string()))))
         .with_topic_id(topic.id.0)
-        .with_is_internal(
-            topic.name.as_str().starts_with("__consumer_offsets")
-                || topic.name.as_str() == "__transaction_state",
-        )
+        .with_is_internal(topic.name.is_internal())
         .with_partitions(partitions)
 }
 
@@ -253,32 +250,19 @@ fn describe_partition(
     index: PartitionIndex,
     partition: &PartitionRegistration,
 ) -> MetadataResponsePartition {
-    let is_live = |id: &BrokerId| image.brokers.get(id).is_some_and(|broker| !broker.fenced);
-    let wire = |ids: &[BrokerId]| ids.iter().map(|id| WireBrokerId(id.get())).collect::<Vec<_>>();
-    let offline: Vec<BrokerId> = partition
-        .replicas
-        .iter()
-        .copied()
-        .filter(|id| !is_live(id))
-        .collect();
-    let leader = partition.leader.filter(is_live);
-    let reachable = leader.and_then(|id| cluster_view::address(image.brokers.get(&id)?, &request.listener));
-    let error = match (leader, reachable) {
-        (None, _) => ErrorCode::LeaderNotAvailable,
-        (Some(_), None) if request.version >= 6 => ErrorCode::ListenerNotFound,
-        (Some(_), None) => ErrorCode::LeaderNotAvailable,
-        (Some(_), Some(_)) => ErrorCode::None,
+    let seen = cluster_view::partition(image, &request.listener, partition);
+    // Clients before version 6 do not know the other error.
+    let error = match seen.leader {
+        Err(_) if request.version < 6 => ErrorCode::LeaderNotAvailable,
+        Err(error) => error,
+        Ok(_) => ErrorCode::None,
     };
     MetadataResponsePartition::default()
         .with_error_code(error.code())
         .with_partition_index(index.get())
-        .with_leader_id(WireBrokerId(if error.is_none() {
-            leader.map_or(-1, BrokerId::get)
-        } else {
-            -1
-        }))
+        .with_leader_id(seen.wire_leader())
         .with_leader_epoch(partition.leader_epoch.get())
-        .with_replica_nodes(wire(&partition.replicas))
-        .with_isr_nodes(wire(&partition.isr))
-        .with_offline_replicas(wire(&offline))
+        .with_replica_nodes(cluster_view::wire_ids(&partition.replicas))
+        .with_isr_nodes(cluster_view::wire_ids(&partition.isr))
+        .with_offline_replicas(cluster_view::wire_ids(&seen.offline_replicas))
 }
