@@ -3,11 +3,12 @@
 //! The first byte chooses the rules, the rest is the batch. Its checksum is put right first: no
 //! fuzzer guesses one.
 
-use broker::records::{RecordRules, TopicCompression, first_at_or_after, validate};
+use broker::records::{RecordRules, TopicCompression, validate};
 use bytes::Bytes;
 use protocol::{
     ErrorCode, Offset,
     batch::{self, BatchHeader, Compression, TimestampType},
+    records::first_at_or_after,
 };
 
 /// The rules that a target's first byte stands for: bits 0–2 the topic's compression, then

@@ -9,7 +9,6 @@
 
 use std::{fs, path::Path};
 
-use broker::records::decompress;
 use bytes::Bytes;
 use protocol::{
     LeaderEpoch, Offset,
@@ -99,10 +98,10 @@ fn use_log(dir: &Path, log: Log, trusted: bool) {
     assert!(start <= log.durable_offset() && log.durable_offset() <= end);
     let read = read_through(&log, trusted);
     for timestamp in [i64::MIN, 0, NOW_MS] {
-        let found = log.offset_for_timestamp(timestamp, &|_, _| None);
+        let found = log.offset_for_timestamp(timestamp);
         assert!(found.is_ok() || trusted, "{found:?}");
     }
-    let newest = log.max_timestamp(&|_, _| None);
+    let newest = log.max_timestamp();
     assert!(newest.is_ok() || trusted, "{newest:?}");
     if !read {
         return;
@@ -157,7 +156,6 @@ fn print(dir: &Path, kind: FileKind) -> Result<DumpSummary, DumpError> {
     let options = DumpOptions {
         deep: true,
         print_data: true,
-        decompress: Some(&decompress),
         ..DumpOptions::default()
     };
     dump_segment(&kind.path(dir, Offset::ZERO), &options, &mut std::io::sink())

@@ -2,7 +2,7 @@
 //!
 //! **Owns** the newtypes for ids, offsets and epochs ([`ids`]), validated topic names
 //! ([`TopicName`]), Kafka's error codes ([`ErrorCode`]), a zero-copy view of record batches v2
-//! ([`batch`]), the guard before the Kafka decoder ([`guard`]), the generated gRPC types ([`grpc`])
+//! ([`batch`]) with the walk over their records and the codecs ([`records`]), the guard before the Kafka decoder ([`guard`]), the generated gRPC types ([`grpc`])
 //! and the greeting between nodes ([`hello`]).
 //!
 //! **Never** opens a file or a socket, reads a clock, or knows what a broker or a controller is.
@@ -15,6 +15,7 @@ pub mod grpc;
 pub mod guard;
 pub mod hello;
 pub mod ids;
+pub mod records;
 mod topic_name;
 
 pub use error_code::ErrorCode;

@@ -36,8 +36,8 @@ pub use exchange::{
 pub use listeners::Subscription;
 pub use manager::{ReplicaManager, ReplicaManagerConfig};
 pub use partition::{
-    Acks, AppendTicket, Decompressor, EpochEnd, FetchRead, FetchedRecords, Isolation, Partition,
-    PartitionOffsets, PartitionStatus, ProduceAppend, ReplicaRole,
+    Acks, AppendTicket, EpochEnd, FetchRead, FetchedRecords, Isolation, Partition, PartitionOffsets,
+    PartitionStatus, ProduceAppend, ReplicaRole,
 };
 pub use state::{
     Assignment, Brokers, Effects, EpochLookup, Facts, FollowerProgress, FollowerState, IsrState, LeaderState,

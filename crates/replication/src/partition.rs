@@ -28,7 +28,7 @@ use protocol::{LeaderEpoch, Offset, TopicName, TopicPartition};
 use storage::{FlushFailed, FlushListener, Log};
 
 pub use append::{Acks, AppendTicket, ProduceAppend};
-pub use read::{Decompressor, EpochEnd, FetchRead, FetchedRecords, Isolation};
+pub use read::{EpochEnd, FetchRead, FetchedRecords, Isolation};
 pub(crate) use role::Standing;
 pub use status::{PartitionOffsets, PartitionStatus, ReplicaRole};
 

@@ -138,15 +138,10 @@ async fn positions_by_time_and_by_name() {
         };
         partition.append(request).committed(soon()).await.unwrap();
     }
-    let closed: Arc<replication::Decompressor> = Arc::new(|_, _| None);
-    let at = |time| partition.offset_for_timestamp(time, None, Arc::clone(&closed));
+    let at = |time| partition.offset_for_timestamp(time, None);
     assert_eq!(at(1_500).await.unwrap().unwrap().offset, Offset(1));
     assert_eq!(at(9_000).await.unwrap(), None);
-    let newest = partition
-        .max_timestamp(None, Arc::clone(&closed))
-        .await
-        .unwrap()
-        .unwrap();
+    let newest = partition.max_timestamp(None).await.unwrap().unwrap();
     assert_eq!((newest.offset, newest.timestamp), (Offset(1), 3_000));
     assert_eq!(
         partition.latest(None, Isolation::ReadCommitted).unwrap(),

@@ -13,16 +13,15 @@ use std::{
 
 use protocol::Offset;
 
-use crate::{error::StorageError, format::FileKind, log::Decompress, producer_snapshot::SnapshotError};
+use crate::{error::StorageError, format::FileKind, producer_snapshot::SnapshotError};
 
 mod batches;
 mod indexes;
 mod producers;
-mod records;
 
 /// What to print besides the batches' headers.
-#[derive(Clone, Copy, Default)]
-pub struct DumpOptions<'a> {
+#[derive(Clone, Copy, Debug, Default)]
+pub struct DumpOptions {
     /// `--deep-iteration`: a line for each record.
     pub deep: bool,
     /// `--print-data-log`: each record's key and value too; means `deep`.
@@ -31,20 +30,6 @@ pub struct DumpOptions<'a> {
     pub verify_only: bool,
     /// `--max-bytes`: end after this many bytes of a `.log` file.
     pub max_bytes: Option<u64>,
-    /// Opens compressed batches; without it their records are not shown.
-    pub decompress: Option<&'a Decompress<'a>>,
-}
-
-impl std::fmt::Debug for DumpOptions<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("DumpOptions")
-            .field("deep", &self.deep)
-            .field("print_data", &self.print_data)
-            .field("verify_only", &self.verify_only)
-            .field("max_bytes", &self.max_bytes)
-            .field("decompress", &self.decompress.is_some())
-            .finish()
-    }
 }
 
 /// What a dump came across.
@@ -93,7 +78,7 @@ pub enum DumpError {
 /// Prints the segment file at `path` to `out`.
 pub fn dump_segment(
     path: &Path,
-    options: &DumpOptions<'_>,
+    options: &DumpOptions,
     out: &mut dyn Write,
 ) -> Result<DumpSummary, DumpError> {
     let name = path.file_name().and_then(OsStr::to_str).unwrap_or_default();

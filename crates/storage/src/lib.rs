@@ -58,8 +58,8 @@ pub use durable_file::{read_if_present, remove_durably, sync_dir, write_atomical
 pub use error::{Damage, StorageError};
 pub use flush::{FlushFailed, FlushListener, Flusher};
 pub use log::{
-    AppendError, AppendInfo, AppendOutcome, Decompress, LeaderAppend, Log, OpenOptions, ReadOutcome,
-    ReadRequest, TimestampedOffset,
+    AppendError, AppendInfo, AppendOutcome, LeaderAppend, Log, OpenOptions, ReadOutcome, ReadRequest,
+    TimestampedOffset,
 };
 pub use log_config::LogConfig;
 pub use manager::{LogManager, ManagerConfig, OpenError, StartupReport};

@@ -36,7 +36,7 @@ use protocol::{LeaderEpoch, Offset, ProducerId};
 pub use append::{AppendError, AppendInfo, AppendOutcome, LeaderAppend};
 pub use open::OpenOptions;
 pub use read::{ReadOutcome, ReadRequest};
-pub use timestamps::{Decompress, TimestampedOffset};
+pub use timestamps::TimestampedOffset;
 
 use crate::{
     epochs::EpochCache,

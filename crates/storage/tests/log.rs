@@ -334,9 +334,8 @@ fn time_finds_the_first_record_at_or_after_it() {
     for i in 0..60_i64 {
         lead(&log, valued("x", 1000 + 10 * (i ^ 1)), 7);
     }
-    let none: &storage::Decompress<'_> = &|_, _| None;
     let find = |ts| {
-        log.offset_for_timestamp(ts, none)
+        log.offset_for_timestamp(ts)
             .expect("search")
             .map(|found| (found.timestamp, found.offset.0))
     };
@@ -346,7 +345,7 @@ fn time_finds_the_first_record_at_or_after_it() {
             .find(|&(t, _)| t >= ts);
         assert_eq!(find(ts), expected, "{ts}");
     }
-    let newest = log.max_timestamp(none).expect("search").expect("some");
+    let newest = log.max_timestamp().expect("search").expect("some");
     assert_eq!(
         (newest.timestamp, newest.offset, newest.leader_epoch),
         (1590, Offset(58), LeaderEpoch(7))

@@ -5,9 +5,8 @@ use std::fmt;
 use protocol::{
     ErrorCode,
     batch::{BatchError, Compression},
+    records::Malformed,
 };
-
-use super::walk::Malformed;
 
 /// Faults of single records that one refusal names at most. Producers fail the records that are
 /// not named along with the batch.
@@ -33,7 +32,7 @@ pub enum RecordError {
         /// The limit.
         limit: usize,
     },
-    /// The batch decompresses to more than its [bounds](super::OpenBounds) allow.
+    /// The batch decompresses to more than its [bounds](protocol::records::OpenBounds) allow.
     #[error("the batch decompresses to more than {limit} bytes")]
     OpensTooLarge {
         /// Bytes that were allowed.

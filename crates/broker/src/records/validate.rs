@@ -4,14 +4,14 @@ use std::io::BufRead;
 
 use bytes::Bytes;
 use metadata::configs::TopicCompression;
-use protocol::batch::{self, BatchError, BatchHeader, Compression, TimestampType};
+use protocol::{
+    batch::{self, BatchError, BatchHeader, Compression, TimestampType},
+    records::{Deltas, OpenBounds, RecompressError, RecordWalk, WalkError, open, recompress},
+};
 
 use super::{
     error::{MAX_FAULTS, RecordError, RecordFault, RecordFaultKind},
-    open::{OpenBounds, open},
-    recompress::{RecompressError, recompress},
     rules::{RecordRules, Validated},
-    walk::{Deltas, RecordWalk, WalkError},
 };
 
 const MAGIC_AT: usize = 16;
@@ -147,7 +147,7 @@ fn walk(records: impl BufRead, header: &BatchHeader, rules: &RecordRules) -> Res
             Ok(None) => break,
             Err(error) => return Err(of_walk(error, walk.index())),
         };
-        let fault = if rules.compacted && !record.has_key {
+        let fault = if rules.compacted && record.key.is_none() {
             Some(RecordFaultKind::NoKey)
         } else if !rules.allows_timestamp(record.timestamp) {
             let (earliest, latest) = rules.timestamps();

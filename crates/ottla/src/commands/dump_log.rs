@@ -33,13 +33,11 @@ pub(crate) struct DumpLog {
 
 impl DumpLog {
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
-        let decompress = broker::records::decompress;
         let options = DumpOptions {
             deep: self.deep_iteration,
             print_data: self.print_data_log,
             verify_only: self.verify_index_only,
             max_bytes: self.max_bytes,
-            decompress: Some(&decompress),
         };
         let stdout = std::io::stdout();
         let mut out = BufWriter::new(stdout.lock());

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use protocol::{LeaderEpoch, Offset, batch::Compression};
+use protocol::{LeaderEpoch, Offset};
 use storage::{Log, ReadRequest, StorageError, TimestampedOffset};
 
 use super::Partition;
@@ -60,10 +60,6 @@ pub struct FetchedRecords {
     /// Where the client's history and the log's part; there are no records then.
     pub diverging_epoch: Option<EpochEnd>,
 }
-
-/// Opens the records of a compressed batch, within the caller's bounds; `None` where they cannot be
-/// opened.
-pub type Decompressor = dyn Fn(Compression, &[u8]) -> Option<Vec<u8>> + Send + Sync;
 
 /// The offset below which no transaction is open. There are no transactions yet: all that is committed
 /// is stable.
@@ -190,24 +186,17 @@ impl Partition {
         &self,
         timestamp: i64,
         asked: Option<LeaderEpoch>,
-        decompress: Arc<Decompressor>,
     ) -> Result<Option<TimestampedOffset>, ReadRefused> {
-        self.search(asked, move |log| {
-            log.offset_for_timestamp(timestamp, &|codec, records| decompress(codec, records))
-        })
-        .await
+        self.search(asked, move |log| log.offset_for_timestamp(timestamp))
+            .await
     }
 
     /// The record with the largest timestamp (KIP-734), where consumers may see it.
     pub async fn max_timestamp(
         &self,
         asked: Option<LeaderEpoch>,
-        decompress: Arc<Decompressor>,
     ) -> Result<Option<TimestampedOffset>, ReadRefused> {
-        self.search(asked, move |log| {
-            log.max_timestamp(&|codec, records| decompress(codec, records))
-        })
-        .await
+        self.search(asked, Log::max_timestamp).await
     }
 
     async fn search(

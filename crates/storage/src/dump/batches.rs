@@ -5,9 +5,10 @@ use std::{fs::File, io::Write, os::unix::fs::FileExt, path::Path};
 use protocol::{
     Offset, ProducerId,
     batch::{BatchHeader, Compression, HEADER_LEN, TimestampType, verify_crc},
+    records::{Deltas, OpenBounds, RecordView, RecordWalk, open},
 };
 
-use super::{DumpError, DumpOptions, DumpSummary, records};
+use super::{DumpError, DumpOptions, DumpSummary};
 use crate::{
     error::StorageError,
     scan::{ScanError, Scanner},
@@ -16,7 +17,7 @@ use crate::{
 pub(super) fn dump(
     path: &Path,
     base: Offset,
-    options: &DumpOptions<'_>,
+    options: &DumpOptions,
     out: &mut dyn Write,
 ) -> Result<DumpSummary, DumpError> {
     let (file, size) = super::open(path)?;
@@ -115,52 +116,69 @@ fn time_name(header: &BatchHeader) -> &'static str {
 fn print_records(
     header: &BatchHeader,
     body: &[u8],
-    options: &DumpOptions<'_>,
+    options: &DumpOptions,
     out: &mut dyn Write,
 ) -> Result<(), DumpError> {
-    let opened = match header.compression() {
-        Ok(Compression::None) => Some(body.to_vec()),
-        Ok(codec) => options.decompress.and_then(|decompress| decompress(codec, body)),
-        Err(_) => None,
-    };
+    let opened = header
+        .compression()
+        .ok()
+        .and_then(|codec| open(codec, body, OpenBounds::STORED).ok());
     let Some(opened) = opened else {
-        writeln!(out, "| the records are compressed and were not opened")?;
+        writeln!(out, "| the records are compressed and cannot be opened")?;
         return Ok(());
     };
-    let mut walk = records::Records::new(&opened);
-    for record in walk.by_ref() {
-        let offset = header.base_offset.0.saturating_add(record.offset_delta);
-        let timestamp = match header.timestamp_type() {
-            TimestampType::CreateTime => header.base_timestamp.saturating_add(record.timestamp_delta),
-            TimestampType::LogAppendTime => header.max_timestamp,
-        };
-        write!(
-            out,
-            "| offset: {offset} {}: {timestamp} keySize: {} valueSize: {}",
-            time_name(header),
-            size_of(record.key),
-            size_of(record.value),
-        )?;
-        let sequence = match header.base_sequence {
-            base if base >= 0 => (i64::from(base) + record.offset_delta).rem_euclid(1 << 31),
-            _ => -1,
-        };
-        let keys: Vec<_> = record.header_keys.iter().map(|key| text(key)).collect();
-        write!(out, " sequence: {sequence} headerKeys: [{}]", keys.join(","))?;
-        if header.is_control() {
-            write!(out, "{}", control_text(&record))?;
-        } else if options.print_data {
-            for (name, part) in [("key", record.key), ("payload", record.value)] {
-                if let Some(part) = part {
-                    write!(out, " {name}: {}", text(part))?;
-                }
+    let mut walk = RecordWalk::keeping(opened, header, Deltas::Ascending);
+    loop {
+        match walk.next_record() {
+            Ok(Some(record)) => print_record(header, &record, walk.record(), options, out)?,
+            Ok(None) => return Ok(()),
+            Err(error) => {
+                writeln!(out, "| what follows in this batch is no record: {error}")?;
+                return Ok(());
             }
         }
-        writeln!(out)?;
     }
-    if walk.is_damaged() {
-        writeln!(out, "| what follows in this batch is no record")?;
+}
+
+fn print_record(
+    header: &BatchHeader,
+    record: &RecordView,
+    bytes: &[u8],
+    options: &DumpOptions,
+    out: &mut dyn Write,
+) -> Result<(), DumpError> {
+    let offset = header.base_offset.0 + i64::from(record.offset_delta);
+    let timestamp = match header.timestamp_type() {
+        TimestampType::CreateTime => record.timestamp,
+        TimestampType::LogAppendTime => header.max_timestamp,
+    };
+    let (key, value) = (
+        record.key.map(|key| key.of(bytes)),
+        record.value.map(|value| value.of(bytes)),
+    );
+    write!(
+        out,
+        "| offset: {offset} {}: {timestamp} keySize: {} valueSize: {}",
+        time_name(header),
+        size_of(key),
+        size_of(value),
+    )?;
+    let sequence = match header.base_sequence {
+        base if base >= 0 => (i64::from(base) + i64::from(record.offset_delta)).rem_euclid(1 << 31),
+        _ => -1,
+    };
+    let keys: Vec<_> = record.header_keys(bytes).into_iter().map(text).collect();
+    write!(out, " sequence: {sequence} headerKeys: [{}]", keys.join(","))?;
+    if header.is_control() {
+        write!(out, "{}", control_text(key, value))?;
+    } else if options.print_data {
+        for (name, part) in [("key", key), ("payload", value)] {
+            if let Some(part) = part {
+                write!(out, " {name}: {}", text(part))?;
+            }
+        }
     }
+    writeln!(out)?;
     Ok(())
 }
 
@@ -182,9 +200,9 @@ fn text(bytes: &[u8]) -> String {
 
 /// The meaning of a control record: key = version i16, type i16; a transaction's end has its
 /// coordinator's epoch behind the version of its value.
-fn control_text(record: &records::Record<'_>) -> String {
-    let kind = record.key.and_then(|key| key.get(2..4));
-    let coordinator = record.value.and_then(|value| value.get(2..6));
+fn control_text(key: Option<&[u8]>, value: Option<&[u8]>) -> String {
+    let kind = key.and_then(|key| key.get(2..4));
+    let coordinator = value.and_then(|value| value.get(2..6));
     let coordinator = coordinator.map_or_else(String::new, |epoch| {
         let epoch = i32::from_be_bytes([epoch[0], epoch[1], epoch[2], epoch[3]]);
         format!(" coordinatorEpoch: {epoch}")

@@ -45,7 +45,7 @@ impl Batches {
 pub(super) fn dump_offsets(
     path: &Path,
     base: Offset,
-    options: &DumpOptions<'_>,
+    options: &DumpOptions,
     out: &mut dyn Write,
 ) -> Result<DumpSummary, DumpError> {
     let batches = Batches::beside(path, base)?;
@@ -62,7 +62,7 @@ pub(super) fn dump_offsets(
 pub(super) fn dump_times(
     path: &Path,
     base: Offset,
-    options: &DumpOptions<'_>,
+    options: &DumpOptions,
     out: &mut dyn Write,
 ) -> Result<DumpSummary, DumpError> {
     let batches = Batches::beside(path, base)?;
@@ -79,7 +79,7 @@ pub(super) fn dump_times(
 /// Prints entries of `len` bytes; `describe` gives each one's line and whether it fits the log.
 fn dump(
     path: &Path,
-    options: &DumpOptions<'_>,
+    options: &DumpOptions,
     out: &mut dyn Write,
     len: usize,
     describe: impl Fn(&[u8]) -> Option<(String, bool)>,

@@ -1,15 +1,15 @@
 //! Offsets by time: which record is the first at or after a moment, and which is the latest.
 
+use std::os::unix::fs::FileExt;
+
 use protocol::{
     LeaderEpoch, Offset,
-    batch::{BatchHeader, Compression, HEADER_LEN, TimestampType, get_varint},
+    batch::{BatchHeader, TimestampType},
+    records::first_at_or_after,
 };
 
 use super::Log;
 use crate::{error::StorageError, format::FileKind, scan::Scanner, segment::Segment};
-
-/// Opens the records of a compressed batch, within the caller's bounds; `None` when they cannot be.
-pub type Decompress<'a> = dyn Fn(Compression, &[u8]) -> Option<Vec<u8>> + 'a;
 
 /// A record that was found by its timestamp.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,13 +23,9 @@ pub struct TimestampedOffset {
 }
 
 impl Log {
-    /// The first record whose timestamp is `timestamp` (ms since 1970) or later. Where `decompress`
-    /// cannot open a batch, the batch's first offset and its largest timestamp stand for the record.
-    pub fn offset_for_timestamp(
-        &self,
-        timestamp: i64,
-        decompress: &Decompress<'_>,
-    ) -> Result<Option<TimestampedOffset>, StorageError> {
+    /// The first record whose timestamp is `timestamp` (ms since 1970) or later. Where a batch
+    /// cannot be opened, the batch's first offset and its largest timestamp stand for the record.
+    pub fn offset_for_timestamp(&self, timestamp: i64) -> Result<Option<TimestampedOffset>, StorageError> {
         self.unless_crossed(|_| {
             let log_start = self.log_start_offset();
             for segment in self.segments.load().iter() {
@@ -39,7 +35,7 @@ impl Log {
                     continue;
                 }
                 let from = before.max(log_start);
-                if let Some(found) = search(segment, from, log_start, timestamp, decompress)? {
+                if let Some(found) = search(segment, from, log_start, timestamp)? {
                     return Ok(Some(found));
                 }
             }
@@ -48,10 +44,7 @@ impl Log {
     }
 
     /// The first of the records that have the largest timestamp of the log.
-    pub fn max_timestamp(
-        &self,
-        decompress: &Decompress<'_>,
-    ) -> Result<Option<TimestampedOffset>, StorageError> {
+    pub fn max_timestamp(&self) -> Result<Option<TimestampedOffset>, StorageError> {
         let largest = self.unless_crossed(|_| {
             let mut largest = None;
             for segment in self.segments.load().iter() {
@@ -61,7 +54,7 @@ impl Log {
             Ok(largest)
         })?;
         match largest {
-            Some(timestamp) => self.offset_for_timestamp(timestamp, decompress),
+            Some(timestamp) => self.offset_for_timestamp(timestamp),
             None => Ok(None),
         }
     }
@@ -73,7 +66,6 @@ fn search(
     from: Offset,
     log_start: Offset,
     timestamp: i64,
-    decompress: &Decompress<'_>,
 ) -> Result<Option<TimestampedOffset>, StorageError> {
     let file = segment.file()?;
     let position = segment.with_indexes(|indexes| indexes.position_for(from))?;
@@ -87,17 +79,14 @@ fn search(
         if header.max_timestamp < timestamp || header.last_offset() < log_start {
             continue;
         }
-        let mut records = vec![0; header.size - HEADER_LEN];
-        std::os::unix::fs::FileExt::read_exact_at(&*file, &mut records, position + HEADER_LEN as u64)
-            .map_err(StorageError::io("read", &segment.path(FileKind::Log)))?;
-        let found = match (header.timestamp_type(), header.compression()) {
-            (TimestampType::LogAppendTime, _) => Some(whole_batch(&header, log_start)),
-            (_, Ok(Compression::None)) => first_record(&header, &records, log_start, timestamp),
-            (_, Ok(codec)) => decompress(codec, &records).map_or_else(
-                || Some(whole_batch(&header, log_start)),
-                |records| first_record(&header, &records, log_start, timestamp),
-            ),
-            (_, Err(_)) => Some(whole_batch(&header, log_start)),
+        let found = if header.timestamp_type() == TimestampType::LogAppendTime {
+            Some(whole_batch(&header, log_start))
+        } else {
+            let mut batch = vec![0; header.size];
+            file.read_exact_at(&mut batch, position)
+                .map_err(StorageError::io("read", &segment.path(FileKind::Log)))?;
+            first_at_or_after(&batch, timestamp, log_start)
+                .unwrap_or_else(|_unreadable| Some(whole_batch(&header, log_start)))
         };
         if let Some((timestamp, offset)) = found {
             return Ok(Some(TimestampedOffset {
@@ -111,31 +100,4 @@ fn search(
 
 fn whole_batch(header: &BatchHeader, log_start: Offset) -> (i64, Offset) {
     (header.max_timestamp, header.base_offset.max(log_start))
-}
-
-/// Walks uncompressed records; ends quietly at one that is malformed.
-fn first_record(
-    header: &BatchHeader,
-    mut records: &[u8],
-    log_start: Offset,
-    timestamp: i64,
-) -> Option<(i64, Offset)> {
-    while !records.is_empty() {
-        let (len, taken) = get_varint(records)?;
-        let body = records.get(taken..)?;
-        let len = usize::try_from(len).ok().filter(|&len| len <= body.len())?;
-        let (body, rest) = body.split_at(len);
-        records = rest;
-        // After one byte of attributes.
-        let (timestamp_delta, taken) = get_varint(body.get(1..)?)?;
-        let (offset_delta, _) = get_varint(body.get(1 + taken..)?)?;
-        let record = (
-            header.base_timestamp.checked_add(timestamp_delta)?,
-            header.base_offset.checked_add(offset_delta)?,
-        );
-        if record.0 >= timestamp && record.1 >= log_start {
-            return Some(record);
-        }
-    }
-    None
 }

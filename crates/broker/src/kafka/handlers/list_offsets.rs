@@ -3,8 +3,6 @@
 //! Special timestamps: −1 latest, −2 earliest, −3 the record with the largest timestamp (from version
 //! 7), −4 earliest local (from 8; everything is local), −5 latest tiered (from 9; nothing is tiered).
 
-use std::sync::Arc;
-
 use ::metadata::ClusterImage;
 use kafka_protocol::messages::{
     ApiKey, ListOffsetsRequest, ListOffsetsResponse,
@@ -14,10 +12,7 @@ use kafka_protocol::messages::{
 use protocol::{ErrorCode, LeaderEpoch, PartitionIndex, TopicPartition};
 use replication::{Isolation, ReadRefused};
 
-use crate::{
-    kafka::{Request, api::Api, topic_ref::TopicRef},
-    records,
-};
+use crate::kafka::{Request, api::Api, topic_ref::TopicRef};
 
 pub(crate) const API: Api = Api::new(ApiKey::ListOffsets, 1, 10);
 
@@ -124,16 +119,8 @@ async fn find(
                 epoch: Some(epoch),
             });
         }
-        Query::MaxTimestamp => {
-            replica
-                .max_timestamp(current, Arc::new(records::decompress))
-                .await
-        }
-        Query::Timestamp(timestamp) => {
-            replica
-                .offset_for_timestamp(timestamp, current, Arc::new(records::decompress))
-                .await
-        }
+        Query::MaxTimestamp => replica.max_timestamp(current).await,
+        Query::Timestamp(timestamp) => replica.offset_for_timestamp(timestamp, current).await,
     };
     Ok(found.map_err(ReadRefused::code)?.map_or(nothing, |found| Found {
         timestamp: found.timestamp,

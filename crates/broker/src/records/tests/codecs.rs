@@ -76,19 +76,6 @@ fn what_other_writers_compress_opens() {
     }
 }
 
-/// The bytes that snappy-java's `SnappyOutputStream` writes for "abc": a golden sample of the
-/// framing.
-#[test]
-fn xerial_framing_is_read_and_written_as_snappy_java_does() {
-    let golden = b"\x82SNAPPY\0\0\0\0\x01\0\0\0\x01\0\0\0\x05\x03\x08abc";
-    let mut out = Vec::new();
-    snappy::Reader::new(golden).read_to_end(&mut out).expect("opens");
-    assert_eq!(out, b"abc");
-    let mut writer = snappy::Writer::new(Vec::new()).expect("to memory");
-    writer.write_all(b"abc").expect("to memory");
-    assert_eq!(writer.finish().expect("to memory"), golden);
-}
-
 #[test]
 fn compressed_garbage_is_an_invalid_record() {
     for codec in 1..=4 {
@@ -132,24 +119,4 @@ fn what_opens_to_too_much_is_too_large() {
     ];
     let claim = [&claim[..], &[0xff, 0xff, 0xff, 0xff, 0x0f, 0]].concat();
     refused(around(&claim, 2, 1), &rules(), ErrorCode::InvalidRecord);
-}
-
-#[test]
-fn the_log_gets_whole_records_or_none() {
-    for codec in CODECS {
-        let batch = compressed(&plain(&three()), codec);
-        let records = &batch[batch::HEADER_LEN..];
-        assert_eq!(decompress(codec, records), Some(framed(&three())));
-    }
-    assert_eq!(decompress(Compression::Gzip, b"not gzip"), None);
-    let bomb = compressed(&around(&zeros(65 << 20), 0, 1), Compression::Zstd);
-    assert_eq!(decompress(Compression::Zstd, &bomb[batch::HEADER_LEN..]), None);
-}
-
-#[test]
-fn bounds_grow_with_what_is_compressed() {
-    let bounds = OpenBounds::default();
-    assert_eq!(bounds.limit(0), 16 << 20);
-    assert_eq!(bounds.limit(100_000), 25_600_000);
-    assert_eq!(bounds.limit(usize::MAX), 256 << 20);
 }

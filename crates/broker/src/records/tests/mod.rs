@@ -6,13 +6,10 @@ use bytes::Bytes;
 use protocol::{
     ErrorCode, Offset,
     batch::{self, BatchBuilder, BatchHeader, Compression, TimestampType, put_varint},
+    records::{Malformed, OpenBounds, first_at_or_after, open, recompress},
 };
 
-use super::{
-    open::{OpenBounds, open},
-    recompress::recompress,
-    *,
-};
+use super::*;
 
 mod codecs;
 mod properties;

@@ -2,7 +2,7 @@
 
 use std::io::{self, BufReader, Read};
 
-use protocol::batch::Compression;
+use crate::batch::Compression;
 
 use super::snappy;
 
@@ -34,7 +34,7 @@ impl Default for OpenBounds {
 impl OpenBounds {
     /// For batches that lie in the log: they were accepted once, and may have been compressed
     /// better since.
-    pub(super) const STORED: Self = Self {
+    pub const STORED: Self = Self {
         floor: 256 << 20,
         ratio: 0,
         ceiling: 256 << 20,
@@ -79,7 +79,9 @@ impl<R: Read> Read for Bounded<R> {
 const CHUNK: usize = 32 << 10;
 
 /// What `records` were before `compression`, as a bounded stream.
-pub(super) fn open<'a>(
+///
+/// Records that are not compressed are yielded as they are, whatever the bounds.
+pub fn open<'a>(
     compression: Compression,
     records: &'a [u8],
     bounds: OpenBounds,
@@ -95,28 +97,23 @@ pub(super) fn open<'a>(
     Ok(BufReader::with_capacity(CHUNK, bounded))
 }
 
-/// Bytes that [`decompress`] may return.
-const IN_MEMORY_MAX: u64 = 64 << 20;
-
-/// The records of a compressed batch from the log, in memory: what `storage` asks for when it looks
-/// an offset up by time. `None` where they are damaged or open to more than 64 MiB.
-pub fn decompress(compression: Compression, records: &[u8]) -> Option<Vec<u8>> {
-    let bounds = OpenBounds {
-        floor: IN_MEMORY_MAX,
-        ratio: 0,
-        ceiling: IN_MEMORY_MAX,
-    };
-    let mut out = Vec::new();
-    open(compression, records, bounds)
-        .and_then(|mut opened| opened.read_to_end(&mut out))
-        .ok()?;
-    Some(out)
-}
-
 fn bound<'a>(inner: impl Read + 'a, limit: u64) -> Box<dyn Read + 'a> {
     Box::new(Bounded {
         inner,
         left: limit,
         limit,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bounds_grow_with_what_is_compressed() {
+        let bounds = OpenBounds::default();
+        assert_eq!(bounds.limit(0), 16 << 20);
+        assert_eq!(bounds.limit(100_000), 25_600_000);
+        assert_eq!(bounds.limit(usize::MAX), 256 << 20);
+    }
 }

@@ -2,10 +2,9 @@
 
 use std::io::{self, Read, Write};
 
-use lz4_flex::frame::{BlockMode, BlockSize, FrameEncoder, FrameInfo};
-use protocol::batch::{self, Compression, HEADER_LEN, LENGTH_OVERHEAD};
-
 use super::snappy;
+use crate::batch::{self, Compression, HEADER_LEN, LENGTH_OVERHEAD};
+use lz4_flex::frame::{BlockMode, BlockSize, FrameEncoder, FrameInfo};
 
 /// Zstandard's own default level, which Kafka's `compression.zstd.level` has too.
 const ZSTD_LEVEL: i32 = 3;
@@ -15,7 +14,7 @@ const ATTRIBUTES_LOW_AT: usize = 22;
 
 /// Why a batch could not be compressed anew.
 #[derive(Debug)]
-pub(super) enum RecompressError {
+pub enum RecompressError {
     /// The result would be larger than the limit.
     TooLarge,
     /// The records could not be opened.
@@ -24,7 +23,7 @@ pub(super) enum RecompressError {
 
 /// A batch with the header of `original` (but for compression, length and checksum) around what
 /// `opened` yields, compressed with `target`, of at most `limit` bytes.
-pub(super) fn recompress(
+pub fn recompress(
     original: &[u8],
     mut opened: impl Read,
     target: Compression,

@@ -143,3 +143,21 @@ impl<W: Write> Write for Writer<W> {
         self.inner.flush()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The bytes that snappy-java's `SnappyOutputStream` writes for "abc": a golden sample of the
+    /// framing.
+    #[test]
+    fn xerial_framing_is_read_and_written_as_snappy_java_does() {
+        let golden = b"\x82SNAPPY\0\0\0\0\x01\0\0\0\x01\0\0\0\x05\x03\x08abc";
+        let mut out = Vec::new();
+        Reader::new(golden).read_to_end(&mut out).expect("opens");
+        assert_eq!(out, b"abc");
+        let mut writer = Writer::new(Vec::new()).expect("to memory");
+        writer.write_all(b"abc").expect("to memory");
+        assert_eq!(writer.finish().expect("to memory"), golden);
+    }
+}

@@ -2,14 +2,13 @@
 
 use std::io::BufRead;
 
-use protocol::{
-    Offset,
-    batch::{self, BatchError, BatchHeader, Compression, TimestampType},
-};
-
 use super::{
     open::{OpenBounds, open},
     walk::{Deltas, Malformed, RecordWalk, WalkError},
+};
+use crate::{
+    Offset,
+    batch::{self, BatchError, BatchHeader, Compression, TimestampType},
 };
 
 /// Why a batch of the log could not be searched.
