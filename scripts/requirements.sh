@@ -5,6 +5,8 @@
 package_of() {
   case "$1" in
     cc) echo gcc ;;
+    java) echo default-jre-headless ;;
+    mvn) echo maven ;;
     *) echo "$1" ;;
   esac
 }

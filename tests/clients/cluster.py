@@ -11,6 +11,11 @@ from confluent_kafka.admin import AdminClient, NewTopic
 BOOTSTRAP = os.environ["OTTLA_BOOTSTRAP"]
 # Generous: the machine may have more to do than this.
 PATIENCE = 30.0
+CODECS = ["none", "gzip", "snappy", "lz4", "zstd"]
+# The longest value of a record, uncompressed and with nothing else in it, that a topic takes by default:
+# max.message.bytes (1,048,588) less 61 bytes of the batch's header, 3 of the record's length, 3 of the
+# value's, and one each for attributes, timestamp, offset, no key, and no headers.
+LARGEST_VALUE = 1_048_588 - 61 - 3 - 3 - 5
 
 _numbers = itertools.count()
 
@@ -21,9 +26,14 @@ def admin():
     return AdminClient({"bootstrap.servers": BOOTSTRAP})
 
 
+def unused_name():
+    """A topic's name that no other test has."""
+    return f"test-{os.getpid()}-{time.time_ns()}-{next(_numbers)}"
+
+
 def create_topic(name=None, partitions=1, replicas=3, config=None):
-    """Creates a topic and returns its name, one that no other test has."""
-    name = name or f"test-{os.getpid()}-{time.time_ns()}-{next(_numbers)}"
+    """Creates a topic and returns its name."""
+    name = name or unused_name()
     topic = NewTopic(name, partitions, replicas, config=config or {})
     admin().create_topics([topic], operation_timeout=PATIENCE)[name].result(PATIENCE)
     return name
@@ -33,7 +43,9 @@ def delete_topic(name):
     admin().delete_topics([name], operation_timeout=PATIENCE)[name].result(PATIENCE)
 
 
-class ClusterTest(unittest.TestCase):
+class WaitingTest(unittest.TestCase):
+    """A test that waits for conditions, never for a time."""
+
     def wait_until(self, condition, what):
         """Waits for a condition, which is called again and again."""
         deadline = time.monotonic() + PATIENCE
@@ -41,3 +53,7 @@ class ClusterTest(unittest.TestCase):
             self.assertLess(time.monotonic(), deadline, what)
             time.sleep(0.05)
         return result
+
+
+class ClusterTest(WaitingTest):
+    """A test against the shared cluster."""

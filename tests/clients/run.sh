@@ -1,27 +1,43 @@
 #!/usr/bin/env bash
-# Real clients, unmodified, against a cluster of real processes: confluent-kafka (librdkafka),
-# kafka-python and kcat.
+# Real clients, unmodified, against clusters of real processes: confluent-kafka (librdkafka),
+# kafka-python, kcat, and Apache Kafka's own Java tools.
 #
 #   tests/clients/run.sh [unittest arguments…]
+#   tests/clients/run.sh --script FILE [arguments…]     another Python file of this folder instead
 #
 # Keeps the clients in target/test-clients; the cluster takes free ports and a temporary folder, and is
-# stopped at the end. OTTLA_BOOTSTRAP names a running cluster to use instead.
+# stopped at the end. OTTLA_BOOTSTRAP names a running cluster to use instead; OTTLA_BIN a binary that is
+# there instead of a development build (suites that kill brokers start clusters of their own with it).
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 cd "$root"
 . scripts/requirements.sh
-require cargo cc make kcat python3
+require cargo cc make kcat python3 java mvn
 if ! python3 -c 'import ensurepip, venv' 2>/dev/null; then
   require python3-venv
 fi
 
-venv="${CARGO_TARGET_DIR:-$root/target}/test-clients"
-if ! cmp -s tests/clients/requirements.txt "$venv/installed.txt"; then
-  rm -rf "$venv"
-  python3 -m venv "$venv"
-  "$venv/bin/pip" install --quiet --disable-pip-version-check --requirement tests/clients/requirements.txt
-  cp tests/clients/requirements.txt "$venv/installed.txt"
+target="${CARGO_TARGET_DIR:-$root/target}"
+clients="$target/test-clients"
+if ! cmp -s tests/clients/requirements.txt "$clients/installed.txt"; then
+  rm -rf "$clients"
+  python3 -m venv "$clients"
+  "$clients/bin/pip" install --quiet --disable-pip-version-check --requirement tests/clients/requirements.txt
+  cp tests/clients/requirements.txt "$clients/installed.txt"
 fi
+export KAFKA_JARS="$clients/java"
+if ! cmp -s tests/clients/java/pom.xml "$KAFKA_JARS/installed.xml"; then
+  rm -rf "$KAFKA_JARS"
+  mvn --quiet --batch-mode --file tests/clients/java/pom.xml dependency:copy-dependencies \
+    -DincludeScope=runtime -DoutputDirectory="$KAFKA_JARS"
+  cp tests/clients/java/pom.xml "$KAFKA_JARS/installed.xml"
+fi
+
+if [ -z "${OTTLA_BIN:-}" ]; then
+  cargo build --quiet --package ottla --locked
+  OTTLA_BIN="$target/debug/ottla"
+fi
+export OTTLA_BIN
 
 if [ -z "${OTTLA_BOOTSTRAP:-}" ]; then
   work=$(mktemp -d)
@@ -37,8 +53,15 @@ if [ -z "${OTTLA_BOOTSTRAP:-}" ]; then
   trap finish EXIT
   # Sixteen ports outside the range that the kernel hands out.
   base_port=$((10000 + RANDOM % 600 * 16))
-  OTTLA_BOOTSTRAP=$(scripts/start-cluster.sh --data "$work/data" --base-port $base_port --debug |
+  OTTLA_BOOTSTRAP=$(scripts/start-cluster.sh --data "$work/data" --base-port $base_port |
     sed -n 's/^bootstrap: //p')
 fi
 export OTTLA_BOOTSTRAP
-PYTHONDONTWRITEBYTECODE=1 "$venv/bin/python" -m unittest discover --start-directory tests/clients --pattern 'test_*.py' "$@"
+export PYTHONDONTWRITEBYTECODE=1
+if [ "${1:-}" = --script ]; then
+  script=${2:?--script needs a file}
+  shift 2
+  "$clients/bin/python" "$script" "$@"
+else
+  "$clients/bin/python" -m unittest discover --start-directory tests/clients --pattern 'test_*.py' "$@"
+fi

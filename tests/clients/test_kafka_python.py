@@ -5,8 +5,9 @@ import time
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.errors import KafkaError, MessageSizeTooLargeError
 
-from cluster import BOOTSTRAP, PATIENCE, ClusterTest, create_topic
+from cluster import BOOTSTRAP, CODECS, LARGEST_VALUE, PATIENCE, ClusterTest, create_topic, delete_topic
 
+CREATE_TIME = 0
 SERVERS = BOOTSTRAP.split(",")
 
 
@@ -31,7 +32,9 @@ class KafkaPythonTest(ClusterTest):
         return reader
 
     def read(self, topic, count):
-        reader = self.reader(topic)
+        return self.poll(self.reader(topic), count)
+
+    def poll(self, reader, count):
         records = []
         deadline = time.monotonic() + PATIENCE
         while len(records) < count:
@@ -42,10 +45,10 @@ class KafkaPythonTest(ClusterTest):
 
     def test_each_codec(self):
         values = [f"{i} ".encode() * 50 for i in range(300)]
-        for codec in [None, "gzip", "snappy", "lz4", "zstd"]:
+        for codec in CODECS:
             with self.subTest(codec=codec):
                 topic = create_topic()
-                writer = producer(compression_type=codec, linger_ms=20)
+                writer = producer(compression_type=None if codec == "none" else codec, linger_ms=20)
                 futures = [writer.send(topic, value, partition=0) for value in values]
                 self.assertEqual([f.get(PATIENCE).offset for f in futures], list(range(len(values))))
                 writer.close()
@@ -55,7 +58,7 @@ class KafkaPythonTest(ClusterTest):
         topic = create_topic()
         headers = [("h", b"1"), ("h", b"2"), ("empty", b"")]
         writer = producer()
-        sent = [(None, b""), (b"k", None), (b"", b"v")]
+        sent = [(None, b""), (b"k", None), (b"", b"v"), (b"", b"")]
         for key, value in sent:
             writer.send(topic, value=value, key=key, headers=headers, partition=0).get(PATIENCE)
         writer.close()
@@ -63,16 +66,19 @@ class KafkaPythonTest(ClusterTest):
         self.assertEqual([(r.key, r.value) for r in records], sent)
         self.assertEqual([list(r.headers) for r in records], [headers] * len(sent))
 
-    def test_a_record_that_is_too_large(self):
-        topic = create_topic(config={"max.message.bytes": "10000"})
-        writer = producer()
+    def test_the_largest_record(self):
+        topic = create_topic()
+        largest = b"x" * LARGEST_VALUE
+        # The client's own limit is lower than the topic's.
+        writer = producer(max_request_size=2_000_000)
         with self.assertRaises(MessageSizeTooLargeError):
-            writer.send(topic, b"x" * 10_000, partition=0).get(PATIENCE)
+            writer.send(topic, largest + b"x", partition=0).get(PATIENCE)
         writer.close()
         # Another producer: after a refusal kafka-python's idempotent one (its default) fails every send.
-        writer = producer()
-        self.assertEqual(writer.send(topic, b"x" * 9_000, partition=0).get(PATIENCE).offset, 0)
+        writer = producer(max_request_size=2_000_000)
+        self.assertEqual(writer.send(topic, largest, partition=0).get(PATIENCE).offset, 0)
         writer.close()
+        self.assertEqual(self.read(topic, 1)[0].value, largest)
 
     def test_offsets_by_time(self):
         topic = create_topic()
@@ -83,11 +89,39 @@ class KafkaPythonTest(ClusterTest):
         writer.close()
         partition = TopicPartition(topic, 0)
         reader = self.reader(topic)
+        stamps = [(record.timestamp_type, record.timestamp) for record in self.read(topic, 5)]
+        self.assertEqual(stamps, [(CREATE_TIME, start + i * 1000) for i in range(5)])
         self.assertEqual(reader.beginning_offsets([partition]), {partition: 0})
         self.assertEqual(reader.end_offsets([partition]), {partition: 5})
         found = reader.offsets_for_times({partition: start + 2500})[partition]
         self.assertEqual((found.offset, found.timestamp), (3, start + 3000))
         self.assertIsNone(reader.offsets_for_times({partition: start + 9000})[partition])
+        reader.seek(partition, found.offset)
+        self.assertEqual(self.poll(reader, 1)[0].timestamp, start + 3000)
+
+    def test_idempotence(self):
+        topic = create_topic()
+        writer = producer(enable_idempotence=True, linger_ms=1)
+        values = [str(i).encode() for i in range(1000)]
+        futures = [writer.send(topic, value, partition=0) for value in values]
+        self.assertEqual([f.get(PATIENCE).offset for f in futures], list(range(len(values))))
+        writer.close()
+        self.assertEqual([r.value for r in self.read(topic, len(values))], values)
+
+    def test_a_topic_deleted_and_created_again_under_its_users(self):
+        topic = create_topic()
+        writer = producer()
+        for _ in range(3):
+            writer.send(topic, b"old", partition=0).get(PATIENCE)
+        reader = self.reader(topic)
+        self.poll(reader, 3)
+        delete_topic(topic)
+        create_topic(topic)
+        self.assertEqual(writer.send(topic, b"new", partition=0).get(PATIENCE).offset, 0)
+        writer.close()
+        # The reader stood at offset 3 of the old topic, which the new one does not have.
+        self.assertEqual(self.poll(reader, 1)[0].value, b"new", "the same reader goes on")
+        self.assertEqual(self.read(topic, 1)[0].value, b"new", "nothing of the old topic is there")
 
     def test_a_transactional_producer_fails_at_once(self):
         began = time.monotonic()

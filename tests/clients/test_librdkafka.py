@@ -13,7 +13,7 @@ from confluent_kafka import (
     TopicPartition,
 )
 
-from cluster import BOOTSTRAP, PATIENCE, ClusterTest, create_topic, delete_topic
+from cluster import BOOTSTRAP, CODECS, LARGEST_VALUE, PATIENCE, ClusterTest, create_topic, delete_topic
 
 
 class Delivery:
@@ -60,7 +60,7 @@ class LibrdkafkaTest(ClusterTest):
 
     def test_each_codec(self):
         values = [f"{i} ".encode() * 50 for i in range(500)]
-        for codec in ["none", "gzip", "snappy", "lz4", "zstd"]:
+        for codec in CODECS:
             with self.subTest(codec=codec):
                 topic = create_topic()
                 writer = producer(**{"compression.type": codec, "linger.ms": 20})
@@ -91,14 +91,13 @@ class LibrdkafkaTest(ClusterTest):
         self.assertIsNone(messages[0].headers())
 
     def test_the_largest_record(self):
-        limit = 100_000
-        topic = create_topic(config={"max.message.bytes": str(limit)})
-        # One record's batch: 61 bytes of header, and at most 20 of the record's own fields.
-        largest = b"x" * (limit - 61 - 20)
-        self.send(producer(), topic, [{"value": largest}])
+        topic = create_topic()
+        # The client's own limit is lower than the topic's.
+        writer = producer(**{"message.max.bytes": 2_000_000})
+        largest = b"x" * LARGEST_VALUE
+        self.send(writer, topic, [{"value": largest}])
         delivery = Delivery()
-        writer = producer()
-        writer.produce(topic, b"x" * limit, partition=0, on_delivery=delivery)
+        writer.produce(topic, largest + b"x", partition=0, on_delivery=delivery)
         self.assertEqual(writer.flush(PATIENCE), 0)
         self.assertEqual([e.code() for e in delivery.errors], [KafkaError.MSG_SIZE_TOO_LARGE])
         # A consumer that asks for less than the record gets it all the same.
@@ -149,6 +148,8 @@ class LibrdkafkaTest(ClusterTest):
         topic = create_topic()
         writer = producer(**{"topic.metadata.refresh.interval.ms": 1000})
         self.send(writer, topic, [{"value": b"old"}] * 3)
+        reader = consumer(topic, **{"auto.offset.reset": "earliest", "topic.metadata.refresh.interval.ms": 1000})
+        self.read(reader, 3)
         delete_topic(topic)
         create_topic(topic)
         # The same producer goes on; its metadata is of the old topic until it is told.
@@ -161,6 +162,9 @@ class LibrdkafkaTest(ClusterTest):
 
         [message] = self.wait_until(delivered, "nothing reaches the new topic")
         self.assertEqual(message.offset(), 0, "the new topic begins at 0")
+        # The reader stood at offset 3 of the old topic, which the new one does not have.
+        self.assertEqual(self.read(reader, 1)[0].value(), b"new", "the same reader goes on")
+        reader.close()
         reader = consumer(topic)
         self.assertEqual(self.read(reader, 1)[0].value(), b"new", "nothing of the old topic is there")
         reader.close()

@@ -1,0 +1,186 @@
+"""A leader killed under load, over and over: idempotent producers of librdkafka and of the Java client."""
+
+import json
+import subprocess
+import tempfile
+import threading
+from pathlib import Path
+
+from confluent_kafka import OFFSET_BEGINNING, Consumer, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient, NewTopic
+
+import java_tools
+from cluster import PATIENCE, WaitingTest
+from own_cluster import OwnCluster
+
+KILLS = 6
+# Acknowledgements that each producer must get between one kill and the next.
+ACKS_BETWEEN_KILLS = 200
+# librdkafka tells of every broken connection, and here they break all the time.
+QUIET = 0
+
+
+class LibrdkafkaLoad:
+    """Produces 0, 1, 2, … from a thread until it is stopped."""
+
+    name = "load-librdkafka"
+
+    def __init__(self, bootstrap):
+        self.acknowledged = {}
+        self.errors = []
+        self._stopping = threading.Event()
+        self._producer = Producer(
+            {
+                "bootstrap.servers": bootstrap,
+                "enable.idempotence": True,
+                "acks": "all",
+                "linger.ms": 2,
+                "log_level": QUIET,
+            }
+        )
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def _run(self):
+        self.sent = 0
+        while not self._stopping.is_set():
+            value = str(self.sent)
+            self._producer.produce(self.name, value, partition=0, on_delivery=self._delivered)
+            self.sent += 1
+            # Serves reports, and keeps the load at some hundreds of records a second.
+            self._producer.poll(0.002)
+
+    def _delivered(self, error, message):
+        if error:
+            self.errors.append(str(error))
+        else:
+            self.acknowledged[int(message.value())] = message.offset()
+
+    def stop(self):
+        """Returns how many records were sent, once every one of them was reported."""
+        self._stopping.set()
+        self._thread.join()
+        if left := self._producer.flush(PATIENCE):
+            self.errors.append(f"{left} records were never reported")
+        return self.sent
+
+
+class JavaLoad:
+    """kafka-verifiable-producer: 0, 1, 2, … and a line of JSON for every acknowledgement."""
+
+    name = "load-java"
+
+    def __init__(self, bootstrap, folder):
+        self.acknowledged = {}
+        self.errors = []
+        config = Path(folder) / "producer.properties"
+        # The tool forbids retries unless told otherwise; these are the Java client's own defaults.
+        config.write_text("retries=2147483647\nenable.idempotence=true\nlinger.ms=2\n")
+        self._process = subprocess.Popen(
+            java_tools.command(
+                "kafka-verifiable-producer", "--bootstrap-server", bootstrap, "--topic", self.name,
+                "--throughput", "400", "--command-config", str(config),
+            ),
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        self._threads = [threading.Thread(target=self._read), threading.Thread(target=self._complain)]
+        for thread in self._threads:
+            thread.start()
+
+    def _read(self):
+        for line in self._process.stdout:
+            event = json.loads(line)
+            if event["name"] == "producer_send_success":
+                self.acknowledged[int(event["value"])] = event["offset"]
+            elif event["name"] == "producer_send_error":
+                self.errors.append(line)
+            elif event["name"] == "tool_data":
+                self._summary = event
+
+    def _complain(self):
+        self.log = self._process.stderr.read()
+
+    def stop(self):
+        """Returns how many records were sent, once every one of them was reported."""
+        self._process.terminate()
+        try:
+            self._process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self.errors.append("it did not end")
+        for thread in self._threads:
+            thread.join()
+        self._process.stdout.close()
+        self._process.stderr.close()
+        return self._summary["sent"]
+
+
+class LeaderKilledTest(WaitingTest):
+    def setUp(self):
+        self.cluster = OwnCluster()
+        self.addCleanup(self.cluster.close)
+        self.cluster.start()
+        self.admin = AdminClient({"bootstrap.servers": self.cluster.bootstrap, "log_level": QUIET})
+
+    def partition(self, topic):
+        return self.admin.list_topics(topic, PATIENCE).topics[topic].partitions[0]
+
+    def read_all(self, topic, end):
+        reader = Consumer(
+            {"bootstrap.servers": self.cluster.bootstrap, "group.id": "unused", "enable.auto.commit": False}
+        )
+        self.addCleanup(reader.close)
+        reader.assign([TopicPartition(topic, 0, OFFSET_BEGINNING)])
+        _, high = reader.get_watermark_offsets(TopicPartition(topic, 0), timeout=PATIENCE)
+        values = []
+
+        def all_read():
+            for message in reader.consume(1000, timeout=1.0):
+                self.assertIsNone(message.error())
+                self.assertEqual(message.offset(), len(values), "an offset was skipped")
+                values.append(int(message.value()))
+            return len(values) >= high
+
+        self.wait_until(all_read, f"{topic} holds {high} records and {end} were sent")
+        return values
+
+    def test_a_leader_killed_over_and_over(self):
+        loads = [LibrdkafkaLoad.name, JavaLoad.name]
+        for future in self.admin.create_topics([NewTopic(name, 1, 3) for name in loads]).values():
+            future.result(PATIENCE)
+        folder = self.enterContext(tempfile.TemporaryDirectory())
+        producers = [LibrdkafkaLoad(self.cluster.bootstrap), JavaLoad(self.cluster.bootstrap, folder)]
+        sent = {}
+        try:
+            for kill in range(KILLS):
+                self.wait_for_acknowledgements(producers)
+                # Their leaders in turn; where one broker leads both, it dies under both.
+                topic = producers[kill % 2].name
+                leader = self.partition(topic).leader
+                self.cluster.kill(leader)
+                self.wait_until(lambda: self.partition(topic).leader not in (leader, -1), "nobody leads")
+                self.wait_for_acknowledgements(producers)
+                self.cluster.start()
+                for name in loads:
+                    self.wait_until(lambda: len(self.partition(name).isrs) == 3, f"{name}: a replica stays out")
+        finally:
+            for producer in producers:
+                sent[producer.name] = producer.stop()
+        for producer in producers:
+            with self.subTest(client=producer.name):
+                self.assertEqual(producer.errors, [])
+                self.assertGreaterEqual(sent[producer.name], KILLS * 2 * ACKS_BETWEEN_KILLS)
+                values = self.read_all(producer.name, sent[producer.name])
+                self.assertEqual(values, list(range(sent[producer.name])), "lost, doubled or reordered")
+                # What is at its offset is the record that was acknowledged there.
+                self.assertEqual(producer.acknowledged, {value: value for value in values})
+
+    def wait_for_acknowledgements(self, producers):
+        goals = [(producer, len(producer.acknowledged) + ACKS_BETWEEN_KILLS) for producer in producers]
+        for producer, goal in goals:
+            self.wait_until(
+                lambda: len(producer.acknowledged) >= goal,
+                f"{producer.name}: no acknowledgements; errors: {producer.errors[:3]}",
+            )
+
+
