@@ -1,0 +1,84 @@
+//! What the handling of one event may use and what it leaves behind.
+
+use super::{
+    config::GroupConfig,
+    ids::{GroupId, MemberId},
+    records::{Change, CoordinatorRecord},
+    request::{Answer, Barrier, GroupReply, Now, Outcome, ReplyToken},
+    timers::{TimerKey, Timers},
+};
+
+/// The time, the settings and the timers, and the outcome as it grows.
+#[derive(Debug)]
+pub(super) struct Effects<'a> {
+    pub(super) now: Now,
+    pub(super) config: &'a GroupConfig,
+    timers: &'a mut Timers,
+    outcome: &'a mut Outcome,
+}
+
+impl<'a> Effects<'a> {
+    pub(super) fn new(
+        now: Now,
+        config: &'a GroupConfig,
+        timers: &'a mut Timers,
+        outcome: &'a mut Outcome,
+    ) -> Self {
+        Self {
+            now,
+            config,
+            timers,
+            outcome,
+        }
+    }
+
+    /// Has a change appended that was applied already.
+    pub(super) fn record(&mut self, change: &Change) {
+        self.outcome.records.push(change.encode());
+    }
+
+    /// Has records appended whose changes were applied already.
+    pub(super) fn records(&mut self, records: impl IntoIterator<Item = CoordinatorRecord>) {
+        self.outcome.records.extend(records);
+    }
+
+    /// Answers with what a failover cannot take back.
+    pub(super) fn answer_now(&mut self, token: ReplyToken, reply: GroupReply) {
+        self.answer(token, reply, Barrier::Now);
+    }
+
+    /// Answers with what may rest on records that are not committed yet.
+    pub(super) fn answer_committed(&mut self, token: ReplyToken, reply: GroupReply) {
+        self.answer(token, reply, Barrier::Committed);
+    }
+
+    fn answer(&mut self, token: ReplyToken, reply: GroupReply, after: Barrier) {
+        self.outcome.replies.push(Answer {
+            token,
+            reply,
+            after,
+        });
+    }
+
+    /// Gives a member (anew) that many milliseconds to be heard of.
+    pub(super) fn start_session(&mut self, group: &GroupId, member: &MemberId, timeout_ms: u64) {
+        let key = TimerKey::Session(group.clone(), member.clone());
+        self.schedule(key, timeout_ms);
+    }
+
+    /// Expects nothing of a member any more.
+    pub(super) fn end_session(&mut self, group: &GroupId, member: &MemberId) {
+        self.cancel(&TimerKey::Session(group.clone(), member.clone()));
+    }
+
+    /// Sets a timer to so many milliseconds from now.
+    pub(super) fn schedule(&mut self, key: TimerKey, after_ms: u64) {
+        self.timers
+            .schedule(key, self.now.instant_ms.saturating_add(after_ms));
+    }
+
+    /// Takes a timer back.
+    pub(super) fn cancel(&mut self, key: &TimerKey) {
+        self.timers.cancel(key);
+    }
+}

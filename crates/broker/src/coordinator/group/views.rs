@@ -1,0 +1,89 @@
+//! What others may see of a shard: its groups with their offsets, and what of them would survive.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use protocol::PartitionIndex;
+
+use super::{
+    ids::GroupId,
+    records::{GroupMetadata, OffsetValue},
+    shard::{Group, GroupShard},
+};
+
+/// All groups of a shard with their committed offsets, for metrics and `ottla groups`.
+///
+/// It shows state that may not be committed yet: use it for figures, not for answers that others
+/// build on.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LagView {
+    /// The groups, by name.
+    pub groups: Vec<GroupLag>,
+}
+
+/// One group in a [`LagView`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GroupLag {
+    /// The group.
+    pub group: GroupId,
+    /// Its state by Kafka's name: `Empty`, `PreparingRebalance`, `CompletingRebalance`, `Stable`.
+    pub state: &'static str,
+    /// Its protocol type; empty for a group that only has offsets.
+    pub protocol_type: String,
+    /// How many members it has.
+    pub members: usize,
+    /// Its committed offsets, by topic and partition.
+    pub offsets: Vec<(Arc<str>, PartitionIndex, OffsetValue)>,
+}
+
+/// What the records of a shard say: what a shard that replays them has too.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Snapshot(pub BTreeMap<GroupId, GroupSnapshot>);
+
+/// What the records of one group say.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct GroupSnapshot {
+    /// Its last finished generation, or that it became empty.
+    pub group: Option<Arc<GroupMetadata>>,
+    /// Its offsets.
+    pub offsets: BTreeMap<(Arc<str>, PartitionIndex), OffsetValue>,
+}
+
+impl GroupShard {
+    /// The groups and their committed offsets, as they are now.
+    pub fn lag_view(&self) -> LagView {
+        let groups = self.groups.iter().map(|(id, entry)| {
+            let Group::Classic(group) = &entry.group;
+            GroupLag {
+                group: id.clone(),
+                state: group.state().name(),
+                protocol_type: group.protocol_type().to_owned(),
+                members: group.members(),
+                offsets: entry
+                    .offsets
+                    .iter()
+                    .map(|(topic, partition, value)| (topic.clone(), partition, value.clone()))
+                    .collect(),
+            }
+        });
+        LagView {
+            groups: groups.collect(),
+        }
+    }
+
+    /// What would be there after a replay of everything that was returned for appending.
+    pub fn snapshot(&self) -> Snapshot {
+        let groups = self.groups.iter().filter_map(|(id, entry)| {
+            let snapshot = GroupSnapshot {
+                group: entry.recorded().cloned(),
+                offsets: entry
+                    .offsets
+                    .iter()
+                    .map(|(topic, partition, value)| ((topic.clone(), partition), value.clone()))
+                    .collect(),
+            };
+            let anything = snapshot.group.is_some() || !snapshot.offsets.is_empty();
+            anything.then(|| (id.clone(), snapshot))
+        });
+        Snapshot(groups.collect())
+    }
+}
