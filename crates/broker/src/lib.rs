@@ -10,6 +10,7 @@ pub mod broker;
 pub mod config;
 pub mod context;
 pub mod controller_client;
+pub mod coordinator;
 pub mod grpc_admin;
 pub mod http;
 pub mod identity;

@@ -53,11 +53,7 @@ impl<'a> Effects<'a> {
     }
 
     fn answer(&mut self, token: ReplyToken, reply: GroupReply, after: Barrier) {
-        self.outcome.replies.push(Answer {
-            token,
-            reply,
-            after,
-        });
+        self.outcome.replies.push(Answer { token, reply, after });
     }
 
     /// Gives a member (anew) that many milliseconds to be heard of.

@@ -14,15 +14,23 @@
 //! A group of the KIP-848 protocol will be a second variant of `Group` beside the classic one; its
 //! records (keys of versions 3 to 8) are refused by name until then.
 
+mod classic;
 mod config;
+mod effects;
 mod ids;
+mod offsets;
+mod record_bounds;
 pub mod records;
 mod replies;
 mod request;
+mod requests;
+mod shard;
+mod timers;
+mod views;
 
 pub use config::GroupConfig;
 pub use ids::{GenerationId, GroupId, InstanceId, MemberId};
 pub use records::{CoordinatorRecord, RecordError};
-pub use request::{
-    Answer, Barrier, Caller, GroupReply, GroupRequest, Now, Outcome, ReplyToken,
-};
+pub use request::{Answer, Barrier, Caller, GroupReply, GroupRequest, Now, Outcome, ReplyToken};
+pub use shard::GroupShard;
+pub use views::{GroupLag, GroupSnapshot, LagView, Snapshot};

@@ -33,11 +33,6 @@ impl GroupOffsets {
         self.0.is_empty()
     }
 
-    /// How many there are.
-    pub(super) fn len(&self) -> usize {
-        self.0.values().map(BTreeMap::len).sum()
-    }
-
     /// All of them, in order.
     pub(super) fn iter(&self) -> impl Iterator<Item = (&Arc<str>, PartitionIndex, &OffsetValue)> {
         self.0.iter().flat_map(|(topic, partitions)| {
@@ -98,9 +93,10 @@ impl GroupOffsets {
             Some(topics) => topics
                 .iter()
                 .map(|topic| {
-                    let partitions = topic.partition_indexes.iter().map(|&index| {
-                        fetched(index, self.get(&topic.name, PartitionIndex(index)))
-                    });
+                    let partitions = topic
+                        .partition_indexes
+                        .iter()
+                        .map(|&index| fetched(index, self.get(&topic.name, PartitionIndex(index))));
                     OffsetFetchResponseTopics::default()
                         .with_name(topic.name.clone())
                         .with_topic_id(topic.topic_id)
@@ -188,8 +184,8 @@ pub(super) fn commit(
     request: &OffsetCommitRequest,
 ) -> (Vec<Change>, GroupReply) {
     // −1 means what the group's offsets have; versions above 4 have no such field.
-    let expire_timestamp_ms = (request.retention_time_ms != -1)
-        .then(|| now.wall_ms.saturating_add(request.retention_time_ms));
+    let expire_timestamp_ms =
+        (request.retention_time_ms != -1).then(|| now.wall_ms.saturating_add(request.retention_time_ms));
     let mut changes = Vec::new();
     let topics = request.topics.iter().map(|topic| {
         let name: Arc<str> = Arc::from(topic.name.as_str());

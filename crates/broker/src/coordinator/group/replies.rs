@@ -2,8 +2,9 @@
 
 use kafka_protocol::{
     messages::{
-        self, DeletableGroupResult, HeartbeatResponse, JoinGroupResponse, LeaveGroupResponse,
-        OffsetCommitRequest, OffsetCommitResponse, OffsetDeleteResponse, SyncGroupResponse,
+        self, HeartbeatResponse, JoinGroupResponse, LeaveGroupResponse, OffsetCommitRequest,
+        OffsetCommitResponse, OffsetDeleteResponse, SyncGroupResponse,
+        delete_groups_response::DeletableGroupResult,
         describe_groups_response::DescribedGroup,
         offset_commit_response::{OffsetCommitResponsePartition, OffsetCommitResponseTopic},
         offset_fetch_request::OffsetFetchRequestGroup,

@@ -2,10 +2,10 @@
 
 use kafka_protocol::{
     messages::{
-        self, DeletableGroupResult, HeartbeatRequest, HeartbeatResponse, JoinGroupRequest,
-        JoinGroupResponse, LeaveGroupRequest, LeaveGroupResponse, ListGroupsRequest,
-        OffsetCommitRequest, OffsetCommitResponse, OffsetDeleteRequest, OffsetDeleteResponse,
-        SyncGroupRequest, SyncGroupResponse, describe_groups_response::DescribedGroup,
+        self, HeartbeatRequest, HeartbeatResponse, JoinGroupRequest, JoinGroupResponse, LeaveGroupRequest,
+        LeaveGroupResponse, ListGroupsRequest, OffsetCommitRequest, OffsetCommitResponse,
+        OffsetDeleteRequest, OffsetDeleteResponse, SyncGroupRequest, SyncGroupResponse,
+        delete_groups_response::DeletableGroupResult, describe_groups_response::DescribedGroup,
         list_groups_response::ListedGroup, offset_fetch_request::OffsetFetchRequestGroup,
         offset_fetch_response::OffsetFetchResponseGroup,
     },
@@ -106,9 +106,7 @@ impl GroupRequest {
     /// The answer that refuses the whole request, in the shape that version of it wants.
     pub fn refused(&self, api_version: i16, error: ErrorCode) -> GroupReply {
         match self {
-            Self::Join { body, .. } => {
-                replies::join_refused(api_version, body.member_id.clone(), error)
-            }
+            Self::Join { body, .. } => replies::join_refused(api_version, body.member_id.clone(), error),
             Self::Sync(_) => replies::sync_refused(error),
             Self::Heartbeat(_) => replies::heartbeat(error),
             Self::Leave(_) => replies::leave_refused(error),

@@ -11,7 +11,7 @@ use super::{
     ids::GroupId,
     offsets::GroupOffsets,
     records::{Change, GroupMetadata, RecordError},
-    request::{Answer, Barrier, Now, Outcome},
+    request::{Answer, Now, Outcome},
     timers::{TimerKey, Timers},
 };
 
@@ -51,7 +51,7 @@ impl GroupEntry {
     }
 
     /// What records do to a group, while loading and while serving.
-    fn apply(&mut self, change: Change) {
+    pub(super) fn apply(&mut self, change: Change) {
         match change {
             Change::Offset(key, value) => self.offsets.apply(&key, value),
             Change::Classic(_, record) => {
@@ -118,9 +118,14 @@ impl GroupShard {
 
     /// Ends the load: timers begin to run, the sessions of replayed members among them.
     pub fn loaded(&mut self, now: Now) {
-        let mut outcome = Outcome::default();
-        let fx = &mut Effects::new(now, &self.config, &mut self.timers, &mut outcome);
-        fx.schedule(TimerKey::Expiry, fx.config.offsets_retention_check_interval_ms);
+        // Nothing is written or answered: no replayed member waits, so no rebalance completes.
+        let mut nothing = Outcome::default();
+        let mut fx = Effects::new(now, &self.config, &mut self.timers, &mut nothing);
+        for entry in self.groups.values_mut() {
+            let Group::Classic(group) = &mut entry.group;
+            group.loaded(&mut fx);
+        }
+        fx.schedule(TimerKey::Expiry, self.config.offsets_retention_check_interval_ms);
     }
 
     /// When [`tick`](Self::tick) has something to do, on [`Now::instant_ms`]'s clock.
@@ -133,11 +138,71 @@ impl GroupShard {
         let mut outcome = Outcome::default();
         while let Some(due) = self.timers.pop_due(now.instant_ms) {
             match due {
-                TimerKey::Session(..) | TimerKey::Join(_) | TimerKey::Sync(_) => {}
-                TimerKey::Expiry => {}
+                TimerKey::Session(id, member) => {
+                    self.on_classic(now, &id, &mut outcome, |group, fx| {
+                        group.session_expired(&member, fx);
+                    });
+                }
+                TimerKey::Join(id) => {
+                    self.on_classic(now, &id, &mut outcome, ClassicGroup::join_time_is_up);
+                }
+                TimerKey::Sync(id) => {
+                    self.on_classic(now, &id, &mut outcome, ClassicGroup::sync_time_is_up);
+                }
+                TimerKey::Expiry => self.expire(now, &mut outcome),
             }
         }
-        outcome.replies.extend([]);
+        outcome
+    }
+
+    /// Has a timer's event handled by its group, if that is still there.
+    fn on_classic(
+        &mut self,
+        now: Now,
+        id: &GroupId,
+        outcome: &mut Outcome,
+        event: impl FnOnce(&mut ClassicGroup, &mut Effects<'_>),
+    ) {
+        let Some(entry) = self.groups.get_mut(id) else {
+            return;
+        };
+        let Group::Classic(group) = &mut entry.group;
+        let mut fx = Effects::new(now, &self.config, &mut self.timers, outcome);
+        event(group, &mut fx);
+        self.forget_if_vacant(id);
+    }
+
+    /// Forgets offsets that outlived their use, and groups of which nothing else is left (KIP-211).
+    fn expire(&mut self, now: Now, outcome: &mut Outcome) {
+        let retention_ms = self.config.offsets_retention_ms;
+        let mut fx = Effects::new(now, &self.config, &mut self.timers, outcome);
+        for (id, entry) in &mut self.groups {
+            let Group::Classic(group) = &entry.group;
+            let expired = entry.offsets.tombstones(id, |topic, _, offset| {
+                group.has_expired(topic, offset, now.wall_ms, retention_ms)
+            });
+            let abandoned = group.is_abandoned();
+            entry.write(expired, &mut fx);
+            if abandoned && entry.offsets.is_empty() {
+                let rest = entry.deletion(id);
+                entry.write(rest, &mut fx);
+            }
+        }
+        fx.schedule(TimerKey::Expiry, self.config.offsets_retention_check_interval_ms);
+        self.groups.retain(|_, entry| !entry.is_vacant());
+    }
+
+    /// Forgets the offsets of topics that are no more.
+    pub fn topics_deleted(&mut self, now: Now, topics: &[impl AsRef<str>]) -> Outcome {
+        let mut outcome = Outcome::default();
+        let mut fx = Effects::new(now, &self.config, &mut self.timers, &mut outcome);
+        for (id, entry) in &mut self.groups {
+            let deleted = entry
+                .offsets
+                .tombstones(id, |name, _, _| topics.iter().any(|topic| topic.as_ref() == name));
+            entry.write(deleted, &mut fx);
+        }
+        self.groups.retain(|_, entry| !entry.is_vacant());
         outcome
     }
 
@@ -152,9 +217,19 @@ impl GroupShard {
             .sum()
     }
 
-    /// Forgets everything. Whoever waited is to look for the coordinator elsewhere.
-    pub fn unload(self) -> Vec<Answer> {
-        Vec::new()
+    /// Forgets everything. Whoever waits is told to look for the coordinator elsewhere.
+    pub fn unload(mut self) -> Vec<Answer> {
+        let mut outcome = Outcome::default();
+        let now = Now {
+            instant_ms: 0,
+            wall_ms: 0,
+        };
+        let mut fx = Effects::new(now, &self.config, &mut self.timers, &mut outcome);
+        for entry in self.groups.values_mut() {
+            let Group::Classic(group) = &mut entry.group;
+            group.refuse_all_waiting(ErrorCode::NotCoordinator, &mut fx);
+        }
+        outcome.replies
     }
 
     /// A group that is nothing but a name is none.

@@ -87,6 +87,18 @@ impl Member {
         }
     }
 
+    /// Takes over what a later record says. What only memory has stays: the requests that wait, and
+    /// the protocols besides the group's if it still says the same under that.
+    pub(super) fn take_over(&mut self, record: &MemberMetadata, protocol: &Arc<str>) {
+        let before = std::mem::replace(self, Self::replayed(record, protocol));
+        if before.metadata(protocol) == record.subscription && !before.protocols.is_empty() {
+            self.protocols = before.protocols;
+        }
+        self.is_new = before.is_new;
+        self.awaiting_join = before.awaiting_join;
+        self.awaiting_sync = before.awaiting_sync;
+    }
+
     /// The member as the log will have it.
     pub(super) fn to_record(&self, protocol: &str) -> MemberMetadata {
         MemberMetadata {

@@ -15,8 +15,13 @@
 //! empty. Whatever lies between is between the coordinator and the members that wait at it; after a
 //! failover they find out by an error and join again.
 
+mod join;
+mod leave;
 mod member;
+mod rebalance;
+mod roster;
 mod subscription;
+mod sync;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -25,16 +30,22 @@ use std::{
 
 use kafka_protocol::{
     messages::{
-        self, describe_groups_response::DescribedGroup, list_groups_response::ListedGroup,
+        self, OffsetCommitRequest, describe_groups_response::DescribedGroup,
+        list_groups_response::ListedGroup,
     },
     protocol::StrBytes,
 };
 use protocol::ErrorCode;
 
 use self::member::Member;
+pub(super) use self::{
+    join::Join,
+    leave::{leaving, left},
+};
 use super::{
+    effects::Effects,
     ids::{GenerationId, GroupId, InstanceId, MemberId, wire},
-    records::GroupMetadata,
+    records::{GroupMetadata, OffsetValue},
     request::GroupReply,
 };
 
@@ -144,10 +155,6 @@ impl ClassicGroup {
         self.members.len()
     }
 
-    pub(super) fn generation(&self) -> GenerationId {
-        self.generation
-    }
-
     pub(super) fn protocol_type(&self) -> &str {
         self.protocol_type.as_deref().unwrap_or_default()
     }
@@ -157,8 +164,7 @@ impl ClassicGroup {
         self.members
             .values()
             .map(|member| {
-                usize::from(member.awaiting_join.is_some())
-                    + usize::from(member.awaiting_sync.is_some())
+                usize::from(member.awaiting_join.is_some()) + usize::from(member.awaiting_sync.is_some())
             })
             .sum()
     }
@@ -178,7 +184,7 @@ impl ClassicGroup {
             for recorded in &record.members {
                 let member = match before.remove(&recorded.member_id) {
                     Some(mut member) => {
-                        member.assignment = recorded.assignment.clone();
+                        member.take_over(recorded, protocol);
                         member
                     }
                     None => Member::replayed(recorded, protocol),
@@ -199,7 +205,7 @@ impl ClassicGroup {
         self.state_since_ms = record.state_timestamp_ms;
         self.generation = record.generation;
         self.protocol_type = Some(record.protocol_type.clone()).filter(|kind| !kind.is_empty());
-        self.protocol = record.protocol.clone();
+        self.protocol.clone_from(&record.protocol);
         self.leader = record
             .leader
             .clone()
@@ -237,10 +243,7 @@ impl ClassicGroup {
 
     /// The group as DescribeGroups shows it.
     pub(super) fn describe(&self, group: &messages::GroupId) -> GroupReply {
-        let protocol = self
-            .protocol
-            .as_deref()
-            .filter(|_| self.state == State::Stable);
+        let protocol = self.protocol.as_deref().filter(|_| self.state == State::Stable);
         let members = self.members.values().map(|member| member.describe(protocol));
         GroupReply::Describe(
             DescribedGroup::default()
@@ -259,6 +262,82 @@ impl ClassicGroup {
             .with_protocol_type(wire(self.protocol_type()))
             .with_group_state(StrBytes::from_static_str(self.state.name()))
             .with_group_type(StrBytes::from_static_str("Classic"))
+    }
+
+    /// Ends the load: the members are expected to be heard of again.
+    pub(super) fn loaded(&mut self, fx: &mut Effects<'_>) {
+        for member in self.members.values() {
+            fx.start_session(&self.id, &member.id, member.session_timeout());
+        }
+        // The limit became lower: whoever joins again first may stay.
+        if self.members.len() > fx.config.group_max_size {
+            self.prepare_rebalance(fx);
+        }
+    }
+
+    /// Whether an offset may be committed by whoever says to be that member in that generation;
+    /// commits of members keep their sessions alive.
+    pub(super) fn check_commit(
+        &self,
+        body: &OffsetCommitRequest,
+        fx: &mut Effects<'_>,
+    ) -> Result<(), ErrorCode> {
+        let generation = body.generation_id_or_member_epoch;
+        let instance_id = body.group_instance_id.as_deref();
+        // A consumer that manages its partitions itself, or an operator: only while nobody else is
+        // at it.
+        if generation < 0 && self.state == State::Empty {
+            return Ok(());
+        }
+        if generation < 0 && body.member_id.is_empty() && instance_id.is_none() {
+            return Err(ErrorCode::UnknownMemberId);
+        }
+        self.check_member(&body.member_id, instance_id)?;
+        if generation != self.generation.0 {
+            return Err(ErrorCode::IllegalGeneration);
+        }
+        match self.state {
+            // It has its generation but not what it owns in it.
+            State::CompletingRebalance => Err(ErrorCode::RebalanceInProgress),
+            // What it owned before the rebalance is still its own until it joined again.
+            State::PreparingRebalance { .. } | State::Stable => {
+                self.renew_session(&body.member_id, fx);
+                Ok(())
+            }
+            State::Empty => Err(ErrorCode::UnknownMemberId),
+        }
+    }
+
+    /// Whether an offset has outlived its use (KIP-211): with an expiry of its own when that has
+    /// come, else a retention time after
+    /// - it was committed, if the group never had members, or if all members are known to consume
+    ///   other topics;
+    /// - the group became empty.
+    pub(super) fn has_expired(
+        &self,
+        topic: &str,
+        offset: &OffsetValue,
+        now_ms: i64,
+        retention_ms: i64,
+    ) -> bool {
+        if self.is_subscribed_to(topic) {
+            return false;
+        }
+        let since_ms = match (&self.protocol_type, self.state) {
+            (None, _) => offset.commit_timestamp_ms,
+            (Some(_), State::Empty) => self.state_since_ms.unwrap_or(offset.commit_timestamp_ms),
+            (Some(_), State::Stable) if self.subscribed.is_some() => offset.commit_timestamp_ms,
+            _ => return false,
+        };
+        match offset.expire_timestamp_ms {
+            Some(at) => now_ms >= at,
+            None => now_ms.saturating_sub(since_ms) >= retention_ms,
+        }
+    }
+
+    /// Whether it may be deleted because nobody asked for it: nobody is about to join either.
+    pub(super) fn is_abandoned(&self) -> bool {
+        self.is_empty() && self.pending.is_empty()
     }
 
     /// Why its offsets may not be deleted, if they may not.

@@ -39,7 +39,13 @@ mod tests {
             assert_eq!(add_topics(&whole[..end], &mut BTreeSet::new()), None, "{end}");
         }
         assert_eq!(add_topics(b"\xff\xff\0\0\0\0", &mut BTreeSet::new()), None);
-        assert_eq!(add_topics(b"\0\0\x7f\xff\xff\xff\0\0", &mut BTreeSet::new()), None);
-        assert_eq!(add_topics(b"\0\0\0\0\0\x01\0\x01\xff", &mut BTreeSet::new()), None);
+        assert_eq!(
+            add_topics(b"\0\0\x7f\xff\xff\xff\0\0", &mut BTreeSet::new()),
+            None
+        );
+        assert_eq!(
+            add_topics(b"\0\0\0\0\0\x01\0\x01\xff", &mut BTreeSet::new()),
+            None
+        );
     }
 }

@@ -83,6 +83,14 @@ pub enum Change {
 }
 
 impl Change {
+    /// The group that it is about.
+    pub fn group(&self) -> &GroupId {
+        match self {
+            Self::Offset(key, _) => &key.group,
+            Self::Classic(group, _) => group,
+        }
+    }
+
     /// Reads a record of any version that Kafka 4 reads.
     pub fn decode(key: &[u8], value: Option<&[u8]>) -> Result<Self, RecordError> {
         let mut reader = Reader::new(key);

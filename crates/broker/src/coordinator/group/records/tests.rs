@@ -40,11 +40,11 @@ fn a_committed_offset_is_written_as_kafka_writes_it() {
     let record = Change::Offset(offset_key(), Some(offset_value())).encode();
     assert_eq!(record.key, OFFSET_KEY_1);
     let value = bytes![
-        b"\0\x03",                 // version
-        b"\0\0\0\0\0\0\x11\x22",   // offset
-        b"\0\0\0\x07",             // leaderEpoch
-        b"\0\x04note",             // metadata
-        b"\0\0\0\0\x01\x02\x03\x04" // commitTimestamp
+        b"\0\x03",                   // version
+        b"\0\0\0\0\0\0\x11\x22",     // offset
+        b"\0\0\0\x07",               // leaderEpoch
+        b"\0\x04note",               // metadata
+        b"\0\0\0\0\x01\x02\x03\x04"  // commitTimestamp
     ];
     assert_eq!(record.value.as_deref(), Some(&value[..]));
 }
@@ -75,10 +75,7 @@ fn every_version_of_a_committed_offset_is_read() {
     let common: &[u8] = b"\0\0\0\0\0\0\x11\x22\0\x04note\0\0\0\0\x01\x02\x03\x04";
     let cases = [
         (bytes![b"\0\0", common], plain.clone()),
-        (
-            bytes![b"\0\x01", common, [0xff; 8]],
-            plain.clone(),
-        ),
+        (bytes![b"\0\x01", common, [0xff; 8]], plain.clone()),
         (bytes![b"\0\x02", common], plain),
         (
             // Flexible, with a tagged field (a topic id, as later brokers write it).
@@ -129,21 +126,21 @@ fn a_group_is_written_as_kafka_writes_it() {
     let record = Change::Classic("g".into(), Some(Arc::new(group()))).encode();
     assert_eq!(&record.key[..], b"\0\x02\0\x01g");
     let value = bytes![
-        b"\0\x03",              // version
-        b"\0\x08consumer",      // protocolType
-        b"\0\0\0\x03",          // generation
-        b"\0\x05range",         // protocol
-        b"\0\x03a-1",           // leader
+        b"\0\x03",               // version
+        b"\0\x08consumer",       // protocolType
+        b"\0\0\0\x03",           // generation
+        b"\0\x05range",          // protocol
+        b"\0\x03a-1",            // leader
         b"\0\0\0\0\0\0\x0a\x0b", // currentStateTimestamp
-        b"\0\0\0\x01",          // members
-        b"\0\x03a-1",           // memberId
-        b"\0\x01i",             // groupInstanceId
-        b"\0\x01a",             // clientId
-        b"\0\x04/::1",          // clientHost
-        b"\0\0\x01\x2c",        // rebalanceTimeout
-        b"\0\0\0\x64",          // sessionTimeout
-        b"\0\0\0\x03sub",       // subscription
-        b"\0\0\0\x03own",       // assignment
+        b"\0\0\0\x01",           // members
+        b"\0\x03a-1",            // memberId
+        b"\0\x01i",              // groupInstanceId
+        b"\0\x01a",              // clientId
+        b"\0\x04/::1",           // clientHost
+        b"\0\0\x01\x2c",         // rebalanceTimeout
+        b"\0\0\0\x64",           // sessionTimeout
+        b"\0\0\0\x03sub",        // subscription
+        b"\0\0\0\x03own",        // assignment
     ];
     assert_eq!(record.value.as_deref(), Some(&value[..]));
 }
@@ -188,7 +185,15 @@ fn every_version_of_a_group_is_read() {
             older(None, 300),
         ),
         (
-            bytes![b"\0\x02", head, since, one, client, b"\0\0\x01\x2c\0\0\0\x64", tail],
+            bytes![
+                b"\0\x02",
+                head,
+                since,
+                one,
+                client,
+                b"\0\0\x01\x2c\0\0\0\x64",
+                tail
+            ],
             older(Some(0x0a0b), 300),
         ),
         (

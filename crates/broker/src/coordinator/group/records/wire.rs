@@ -1,6 +1,6 @@
 //! Reads and writes the primitive types of Kafka's schemas, within the bytes that are there.
 
-use super::{RecordError, super::ids::fits};
+use super::{super::ids::fits, RecordError};
 
 /// Walks foreign bytes; every length is checked against what is left before it is believed.
 #[derive(Debug)]
@@ -64,9 +64,7 @@ impl<'a> Reader<'a> {
     fn length(length: i32) -> Result<Option<usize>, RecordError> {
         match length {
             -1 => Ok(None),
-            _ => usize::try_from(length)
-                .map(Some)
-                .map_err(|_| RecordError::Length),
+            _ => usize::try_from(length).map(Some).map_err(|_| RecordError::Length),
         }
     }
 

@@ -1,0 +1,1 @@
+//! Rules of the classic protocol, state by state.
