@@ -95,13 +95,18 @@ impl Node {
         Ok(())
     }
 
-    /// SIGTERM and its orderly end. A node that does not end is killed, and that is an error.
+    /// SIGTERM and its orderly end. A node that does not end is killed, and that is an error. A process
+    /// that was started a moment ago, on a busy machine, is first left to come so far that it listens to
+    /// signals: before that, as with any program, SIGTERM just ends it.
     pub(crate) fn stop(&mut self) -> anyhow::Result<()> {
+        let deadline = Instant::now() + ORDERLY_END;
+        while self.child.as_ref().is_some_and(|child| !handles_sigterm(child)) && Instant::now() < deadline {
+            std::thread::sleep(LOOK);
+        }
         self.signal(Signal::TERM)?;
         let Some(child) = &mut self.child else {
             return Ok(());
         };
-        let deadline = Instant::now() + ORDERLY_END;
         while Instant::now() < deadline {
             if let Some(status) = child.try_wait()? {
                 self.child = None;
@@ -192,4 +197,17 @@ fn open_log(path: &Path) -> anyhow::Result<File> {
         .append(true)
         .open(path)
         .with_context(|| format!("cannot open {}", path.display()))
+}
+
+/// Whether the process has a handler for SIGTERM (bit 14 of the mask in `/proc`); also where it has ended.
+fn handles_sigterm(child: &Child) -> bool {
+    let Ok(status) = fs::read_to_string(format!("/proc/{}/status", child.id())) else {
+        return true;
+    };
+    let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
+    // A process that has ended has no such line, or an empty mask and no memory.
+    let ended = !status.contains("VmSize:");
+    ended
+        || caught
+            .is_none_or(|mask| u64::from_str_radix(mask.trim(), 16).is_ok_and(|mask| mask & (1 << 14) != 0))
 }
