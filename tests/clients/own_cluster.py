@@ -1,33 +1,39 @@
 """A cluster whose processes a test may kill."""
 
+import collections
 import os
 import random
+import re
 import signal
 import socket
 import subprocess
 import tempfile
 import time
+import urllib.request
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 _PATIENCE = 30.0
+_COUNTER = re.compile(r'^ottla_requests_total\{request="(\w+)"\} (\d+)$', re.MULTILINE)
 
 
 class OwnCluster:
-    """Three controllers and three brokers in a temporary folder, by the scripts that users have.
+    """Controllers and brokers in a temporary folder, by the scripts that users have.
 
     `OTTLA_BIN` names the binary.
     """
 
-    def __init__(self):
+    def __init__(self, brokers=3, controllers=3):
         self._folder = tempfile.TemporaryDirectory(prefix="ottla-clients-")
         self.data = Path(self._folder.name) / "data"
+        self._shape = ["--brokers", str(brokers), "--controllers", str(controllers)]
         self._base_port = free_base_port()
         self.bootstrap = ""
 
     def start(self):
         """Starts the nodes that do not run, and waits until every node is ready."""
-        command = [ROOT / "scripts/start-cluster.sh", "--data", self.data, "--base-port", str(self._base_port)]
+        place = ["--data", self.data, "--base-port", str(self._base_port)]
+        command = [ROOT / "scripts/start-cluster.sh", *place, *self._shape]
         # The suite's own variable would be taken for a configuration key of the nodes.
         environment = {name: value for name, value in os.environ.items() if name != "OTTLA_BOOTSTRAP"}
         done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
@@ -36,11 +42,29 @@ class OwnCluster:
 
     def kill(self, broker):
         """kill -9 of a broker; returns when its process is gone."""
-        self._signal(broker, signal.SIGKILL)
+        self.signal(broker, signal.SIGKILL)
 
     def shut_down(self, broker):
         """SIGTERM: a controlled shutdown."""
-        self._signal(broker, signal.SIGTERM)
+        self.signal(broker, signal.SIGTERM)
+
+    def signal(self, broker, number):
+        """Sends a signal to a broker; after SIGKILL and SIGTERM, waits for its end."""
+        pid = int((self.data / f"pids/broker-{broker}.pid").read_text())
+        os.kill(pid, number)
+        deadline = time.monotonic() + _PATIENCE
+        while number in (signal.SIGKILL, signal.SIGTERM) and _runs(pid):
+            assert time.monotonic() < deadline, f"broker {broker} does not end"
+            time.sleep(0.01)
+
+    def requests(self):
+        """How many requests of each API the brokers that run have answered since they started."""
+        found = collections.Counter()
+        for address in self.bootstrap.split(","):
+            with urllib.request.urlopen(f"http://{address}/metrics", timeout=_PATIENCE) as answer:
+                for name, count in _COUNTER.findall(answer.read().decode()):
+                    found[name] += int(count)
+        return found
 
     def close(self):
         """Stops every node and removes the data."""
@@ -49,14 +73,6 @@ class OwnCluster:
                 [ROOT / "scripts/stop-cluster.sh", "--data", self.data], capture_output=True, check=True
             )
         self._folder.cleanup()
-
-    def _signal(self, broker, number):
-        pid = int((self.data / f"pids/broker-{broker}.pid").read_text())
-        os.kill(pid, number)
-        deadline = time.monotonic() + _PATIENCE
-        while _runs(pid):
-            assert time.monotonic() < deadline, f"broker {broker} does not end"
-            time.sleep(0.01)
 
 
 def _runs(pid):

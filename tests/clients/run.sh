@@ -39,7 +39,7 @@ if [ -z "${OTTLA_BIN:-}" ]; then
 fi
 export OTTLA_BIN
 
-if [ -z "${OTTLA_BOOTSTRAP:-}" ]; then
+if [ -z "${OTTLA_BOOTSTRAP:-}" ] && [ "${1:-}" != --script ]; then
   work=$(mktemp -d)
   finish() {
     status=$?
@@ -56,7 +56,7 @@ if [ -z "${OTTLA_BOOTSTRAP:-}" ]; then
   OTTLA_BOOTSTRAP=$(scripts/start-cluster.sh --data "$work/data" --base-port $base_port |
     sed -n 's/^bootstrap: //p')
 fi
-export OTTLA_BOOTSTRAP
+export OTTLA_BOOTSTRAP="${OTTLA_BOOTSTRAP:-}"
 export PYTHONDONTWRITEBYTECODE=1
 if [ "${1:-}" = --script ]; then
   script=${2:?--script needs a file}

@@ -1,5 +1,7 @@
 """Admin calls through librdkafka's admin client."""
 
+import warnings
+
 from confluent_kafka import KafkaError, KafkaException, OFFSET_END, TopicCollection, TopicPartition
 from confluent_kafka.admin import (
     AlterConfigOpType,
@@ -73,6 +75,23 @@ class AdminTest(ClusterTest):
         alter("retention.ms", None, AlterConfigOpType.DELETE).result(PATIENCE)
         self.wait_until(lambda: describe()["retention.ms"].value == "604800000", "not the default again")
         self.fails_with(KafkaError.INVALID_CONFIG, alter("retention.ms", "soon", AlterConfigOpType.SET))
+
+    def test_replacing_a_topics_configs(self):
+        """AlterConfigs: what is not named loses its value."""
+        client = admin()
+        name = create_topic(config={"retention.ms": "5000", "segment.ms": "60000"})
+        resource = ConfigResource(ConfigResource.Type.TOPIC, name, set_config={"retention.ms": "6000"})
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            [future] = client.alter_configs([resource]).values()
+        future.result(PATIENCE)
+
+        def replaced():
+            [future] = client.describe_configs([ConfigResource(ConfigResource.Type.TOPIC, name)]).values()
+            configs = future.result(PATIENCE)
+            return (configs["retention.ms"].value, configs["segment.ms"].value) == ("6000", "604800000")
+
+        self.wait_until(replaced, "the change is not seen")
 
     def test_broker_configs(self):
         for broker in ["1", "2", "3"]:

@@ -115,6 +115,34 @@ class JavaLoad:
         return self._summary["sent"]
 
 
+class Reader:
+    """A consumer that follows a partition while its leaders die, and keeps what it reads."""
+
+    def __init__(self, bootstrap, topic):
+        self.values = []
+        self.errors = []
+        self._stopping = threading.Event()
+        self._consumer = Consumer(
+            {"bootstrap.servers": bootstrap, "group.id": "unused", "enable.auto.commit": False, "log_level": QUIET}
+        )
+        self._consumer.assign([TopicPartition(topic, 0, OFFSET_BEGINNING)])
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def _run(self):
+        while not self._stopping.is_set():
+            for message in self._consumer.consume(1000, timeout=0.2):
+                if message.error():
+                    self.errors.append(str(message.error()))
+                else:
+                    self.values.append(int(message.value()))
+
+    def stop(self):
+        self._stopping.set()
+        self._thread.join()
+        self._consumer.close()
+
+
 class LeaderKilledTest(WaitingTest):
     def setUp(self):
         self.cluster = OwnCluster()
@@ -150,6 +178,9 @@ class LeaderKilledTest(WaitingTest):
             future.result(PATIENCE)
         folder = self.enterContext(tempfile.TemporaryDirectory())
         producers = [LibrdkafkaLoad(self.cluster.bootstrap), JavaLoad(self.cluster.bootstrap, folder)]
+        readers = {name: Reader(self.cluster.bootstrap, name) for name in loads}
+        for reader in readers.values():
+            self.addCleanup(reader.stop)
         sent = {}
         try:
             for kill in range(KILLS):
@@ -174,6 +205,9 @@ class LeaderKilledTest(WaitingTest):
                 self.assertEqual(values, list(range(sent[producer.name])), "lost, doubled or reordered")
                 # What is at its offset is the record that was acknowledged there.
                 self.assertEqual(producer.acknowledged, {value: value for value in values})
+                reader = readers[producer.name]
+                self.wait_until(lambda: len(reader.values) >= len(values), f"the reader stopped: {reader.errors}")
+                self.assertEqual(reader.values, values, "read under way: lost, doubled or reordered")
 
     def wait_for_acknowledgements(self, producers):
         goals = [(producer, len(producer.acknowledged) + ACKS_BETWEEN_KILLS) for producer in producers]

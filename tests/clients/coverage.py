@@ -1,0 +1,81 @@
+#!/usr/bin/env python3
+"""Which stock client exercises which API: counted by the brokers, not guessed.
+
+    tests/clients/run.sh --script tests/clients/coverage.py
+
+Runs each client's suite against a fresh cluster and reads the request counters from every broker's /metrics.
+Prints a table for docs/evidence/clients.md; exits 1 where an API in docs/protocol-support.md has no client.
+"""
+
+import os
+import re
+import subprocess
+import sys
+import unittest
+from pathlib import Path
+
+from own_cluster import ROOT, OwnCluster
+
+SUITES = {
+    "librdkafka": ["test_librdkafka", "test_admin"],
+    "kafka-python": ["test_kafka_python"],
+    "kcat": ["test_kcat"],
+    "Java tools": ["test_java"],
+}
+# This one has a cluster of its own, and both clients use it.
+KILLED = "leader killed: librdkafka, Java"
+
+
+def advertised():
+    """The APIs in the generated documentation."""
+    table = (ROOT / "docs/protocol-support.md").read_text()
+    return re.findall(r"^\| (\w+) \| \d+ \|", table, re.MULTILINE)
+
+
+def under_failover():
+    """The requests of the suite that kills leaders, as the brokers that live at its end count them."""
+    os.environ.setdefault("OTTLA_BOOTSTRAP", "")
+    from test_leader_killed import LeaderKilledTest
+
+    class Counted(LeaderKilledTest):
+        def test_a_leader_killed_over_and_over(self):
+            super().test_a_leader_killed_over_and_over()
+            Counted.found = self.cluster.requests()
+
+    result = unittest.TextTestRunner(stream=sys.stderr).run(Counted("test_a_leader_killed_over_and_over"))
+    assert result.wasSuccessful()
+    return Counted.found
+
+
+def main():
+    columns = {}
+    for client, suites in SUITES.items():
+        cluster = OwnCluster()
+        try:
+            cluster.start()
+            subprocess.run(
+                [sys.executable, "-m", "unittest", "-q", *suites],
+                cwd=Path(__file__).parent,
+                env=dict(os.environ, OTTLA_BOOTSTRAP=cluster.bootstrap),
+                stderr=subprocess.PIPE,
+                check=True,
+            )
+            columns[client] = cluster.requests()
+        finally:
+            cluster.close()
+    columns[KILLED] = under_failover()
+    print(f"| API | {' | '.join(columns)} |")
+    print("|---" * (len(columns) + 1) + "|")
+    uncovered = []
+    for api in advertised():
+        row = [column[api] for column in columns.values()]
+        if not any(row):
+            uncovered.append(api)
+        print(f"| {api} | {' | '.join(f'{count:,}' if count else '' for count in row)} |")
+    if uncovered:
+        print(f"\nno stock client: {', '.join(uncovered)}")
+    return 1 if uncovered else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
