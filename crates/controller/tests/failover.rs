@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use protocol::ErrorCode;
 use protocol::grpc::v1::{CreateTopicsRequest, NewTopic};
-use support::{FakeBroker, Quorum};
-use tokio::time::timeout;
+use support::{FakeBroker, Quorum, SESSION_TIMEOUT};
+use tokio::time::{Instant, timeout};
 
 const ROUNDS: usize = 4;
 const TOPICS_PER_ROUND: usize = 15;
@@ -108,6 +108,28 @@ async fn what_was_acknowledged_survives_every_leader() {
             assert!(attempted.contains(name.as_str()), "{name} was never asked for");
         }
     }
+    quorum.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_that_dies_with_the_active_controller_is_fenced_by_the_next_one_before_its_session_timeout() {
+    let mut quorum = Quorum::start(3).await;
+    let (mut dying, mut living) = (FakeBroker::new(1).await, FakeBroker::new(2).await);
+    let active = quorum.active().await;
+    dying.join(quorum.seats[active].address).await;
+    living.join(quorum.seats[active].address).await;
+    quorum.stop_seat(active).await;
+    let (dead, mute) = (dying.id, living.id);
+    dying.die().await;
+    // Its process is there and answers probes, but it does not find the new controller yet.
+    living.hang_up();
+    let next = quorum.active().await;
+    let elected = Instant::now();
+    let image = quorum
+        .image(next, |image| image.brokers.get(&dead).is_some_and(|broker| broker.fenced))
+        .await;
+    assert!(elected.elapsed() < SESSION_TIMEOUT, "{:?}", elected.elapsed());
+    assert!(!image.brokers[&mute].fenced, "who answers keeps its full session timeout");
     quorum.stop().await;
 }
 

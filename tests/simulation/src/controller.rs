@@ -197,8 +197,8 @@ impl Active {
                 };
                 let session = link.session;
                 self.links.remove(&broker);
-                let action = self.tracker.disconnected(broker, session);
-                self.act(action.into_iter().collect(), context);
+                let actions = self.tracker.disconnected(broker, session, Now(context.now));
+                self.act(actions, context);
             }
             _ => {}
         }

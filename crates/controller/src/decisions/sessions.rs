@@ -4,13 +4,16 @@
 //! no connection and changes no image.
 //!
 //! ```text
-//!             connected                     silent for the session timeout: Fence
-//!  Expected ─────────────► Connected ──────────────────────────────────────────────► gone
-//!     │                        │ disconnected: Probe
-//!     │ timeout: Fence         ▼
-//!     └──────────► gone ◄── Broken   (refused, or another incarnation: Fence at once;
-//!                                     else probed again until the session timeout: Fence)
+//!               connected                  silent for the session timeout: Fence
+//!      Away ─────────────────► Connected ───────────────────────────────────────► gone
+//!     │    ▲                       │
+//!     │    └───────────────────────┘ disconnected: Probe at once
+//!     ├── the process is dead (refused, or another incarnation): Fence ─────────► gone
+//!     └── silent: probed again and again; session timeout: Fence ───────────────► gone
 //! ```
+//!
+//! A new controller begins with every unfenced broker `Away`: each gets a moment to come by itself, and is
+//! probed then (`docs/decisions/0013`).
 
 use std::collections::BTreeMap;
 
@@ -29,7 +32,7 @@ impl Now {
     }
 }
 
-/// One stream of one broker; a later stream of the same broker has another number.
+/// One stream of one broker; a later stream has another number, under another controller epoch too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SessionId(pub u64);
 
@@ -42,9 +45,9 @@ pub enum SessionAction {
         broker: BrokerId,
         /// `host:port` of its internal port.
         address: String,
-        /// The incarnation whose session broke.
+        /// The incarnation that is looked for.
         incarnation: IncarnationId,
-        /// The session that broke.
+        /// Its session that broke, or that it has not opened yet.
         session: SessionId,
     },
     /// Fence the broker and end its session, where it has one: a broker that is alive opens another.
@@ -60,7 +63,7 @@ pub enum ProbeResult {
     Refused,
     /// Another process answered.
     OtherIncarnation,
-    /// The process whose session broke answered: it will open another one.
+    /// The process that is looked for answered: it will open a session.
     Alive,
     /// Nothing came back.
     Silent,
@@ -74,6 +77,15 @@ pub struct SessionOver;
 /// How long after an unsuccessful probe the next one follows, in milliseconds.
 const PROBE_INTERVAL_MS: u64 = 100;
 
+/// How long a new controller waits before it probes the brokers that have not come by themselves, in
+/// milliseconds. A live one finds it within a fraction of that, so that a change of controllers alone
+/// costs no probes; a dead one costs its partitions this long.
+pub(super) const GRACE_MS: u64 = 500;
+
+/// Probes that are under way at once; the next ones wait, whoever is due longest first. One of silence
+/// takes half a second, so that within a session timeout some two hundred silent brokers get their turn.
+pub(super) const PROBES_AT_ONCE: usize = 32;
+
 /// The sessions of one controller epoch.
 #[derive(Clone, Debug)]
 pub struct SessionTracker {
@@ -86,48 +98,57 @@ pub struct SessionTracker {
 struct Broker {
     /// When it is fenced if nothing is heard of it.
     deadline: Now,
+    /// Its session; in a new controller's tracker the one that it is expected to open.
+    session: SessionId,
+    epoch: BrokerEpoch,
+    incarnation: IncarnationId,
+    /// `host:port` of its internal port.
+    address: String,
     state: State,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 enum State {
-    /// Unfenced when this controller was elected; it has not opened a session yet.
-    Expected,
-    Connected(Session),
-    /// The session ended without goodbye.
-    Broken {
-        session: Session,
-        /// When to probe again; `None` while a probe is under way.
-        probe_at: Option<Now>,
+    Connected {
+        catch_up_to: Offset,
+        applied: Option<Offset>,
     },
+    /// Its session ended without goodbye, or it has not opened one with this controller yet.
+    Away { probe: Probe },
 }
 
-#[derive(Clone, Debug)]
-struct Session {
-    id: SessionId,
-    epoch: BrokerEpoch,
-    incarnation: IncarnationId,
-    address: String,
-    catch_up_to: Offset,
-    applied: Option<Offset>,
+#[derive(Clone, Copy, Debug)]
+enum Probe {
+    Due(Now),
+    UnderWay,
 }
 
 impl SessionTracker {
-    /// Begins a controller epoch at `now` with the image of its claim: every unfenced broker gets a
-    /// full session timeout to open a session, and is not probed before it had one.
+    /// Begins a controller epoch at `now` with the image of its claim: every unfenced broker has a full
+    /// session timeout to open a session. One that has not after a short grace is probed: where its process
+    /// is dead there is nothing to wait for.
     pub fn new(session_timeout_ms: u64, image: &ClusterImage, now: Now) -> Self {
-        let expected = image.live_brokers().map(|broker| {
+        let mut tracker = Self {
+            session_timeout_ms,
+            // A process may be the active controller more than once: what it heard of an earlier epoch's
+            // sessions must mean nothing to this one's.
+            next_session: u64::from(image.epoch.get().unsigned_abs()) << 32,
+            brokers: BTreeMap::new(),
+        };
+        for broker in image.live_brokers() {
             let expected = Broker {
                 deadline: now.plus(session_timeout_ms),
-                state: State::Expected,
+                session: tracker.next_session(),
+                epoch: broker.epoch,
+                incarnation: broker.incarnation,
+                address: broker.internal_address.clone(),
+                state: State::Away {
+                    probe: Probe::Due(now.plus(GRACE_MS)),
+                },
             };
-            (broker.id, expected)
-        });
-        Self {
-            session_timeout_ms,
-            next_session: 0,
-            brokers: expected.collect(),
+            tracker.brokers.insert(broker.id, expected);
         }
+        tracker
     }
 
     /// A registered broker opened a session. It may be unfenced once it has applied `catch_up_to`.
@@ -141,22 +162,20 @@ impl SessionTracker {
         catch_up_to: Offset,
         now: Now,
     ) -> SessionId {
-        let id = SessionId(self.next_session);
-        self.next_session += 1;
-        let session = Session {
-            id,
+        let session = self.next_session();
+        let entry = Broker {
+            deadline: now.plus(self.session_timeout_ms),
+            session,
             epoch,
             incarnation,
             address: internal_address,
-            catch_up_to,
-            applied: None,
-        };
-        let entry = Broker {
-            deadline: now.plus(self.session_timeout_ms),
-            state: State::Connected(session),
+            state: State::Connected {
+                catch_up_to,
+                applied: None,
+            },
         };
         self.brokers.insert(broker, entry);
-        id
+        session
     }
 
     /// A heartbeat: the broker has applied the metadata log up to `applied`, and is fenced or not in
@@ -169,42 +188,38 @@ impl SessionTracker {
         fenced: bool,
         now: Now,
     ) -> Result<Vec<SessionAction>, SessionOver> {
-        let entry = self.brokers.get_mut(&broker).ok_or(SessionOver)?;
-        let State::Connected(session) = &mut entry.state else {
+        let deadline = now.plus(self.session_timeout_ms);
+        let entry = self.of_session(broker, id).ok_or(SessionOver)?;
+        let State::Connected {
+            catch_up_to,
+            applied: before,
+        } = &mut entry.state
+        else {
             return Err(SessionOver);
         };
-        if session.id != id {
-            return Err(SessionOver);
-        }
-        entry.deadline = now.plus(self.session_timeout_ms);
-        session.applied = session.applied.max(Some(applied));
-        let unfence = fenced && applied >= session.catch_up_to;
-        Ok(unfence
-            .then_some(SessionAction::Unfence(broker, session.epoch))
-            .into_iter()
-            .collect())
+        *before = (*before).max(Some(applied));
+        let unfence = fenced && applied >= *catch_up_to;
+        let action = unfence.then_some(SessionAction::Unfence(broker, entry.epoch));
+        entry.deadline = deadline;
+        Ok(action.into_iter().collect())
     }
 
     /// A session's stream ended. The end of one that is over already means nothing.
-    pub fn disconnected(&mut self, broker: BrokerId, id: SessionId) -> Option<SessionAction> {
-        let entry = self.brokers.get_mut(&broker)?;
-        let State::Connected(session) = &entry.state else {
-            return None;
+    pub fn disconnected(&mut self, broker: BrokerId, id: SessionId, now: Now) -> Vec<SessionAction> {
+        let Some(entry) = self.of_session(broker, id) else {
+            return Vec::new();
         };
-        if session.id != id {
-            return None;
+        if let State::Connected { .. } = entry.state {
+            // The deadline stays: it counts from the last heartbeat.
+            entry.state = State::Away {
+                probe: Probe::Due(now),
+            };
         }
-        let session = session.clone();
-        let probe = session.probe(broker);
-        // The deadline stays: it counts from the last heartbeat.
-        entry.state = State::Broken {
-            session,
-            probe_at: None,
-        };
-        Some(probe)
+        self.probe_due(now)
     }
 
-    /// What the probe of a broken session found. Of a session that is over it means nothing.
+    /// What a probe found. Of a session that is over it means nothing: the broker has opened another one
+    /// since, or is fenced already.
     pub fn probe_result(
         &mut self,
         broker: BrokerId,
@@ -212,20 +227,17 @@ impl SessionTracker {
         result: ProbeResult,
         now: Now,
     ) -> Option<SessionAction> {
-        let entry = self.brokers.get_mut(&broker)?;
-        let State::Broken { session, probe_at } = &mut entry.state else {
+        let entry = self.of_session(broker, id)?;
+        let State::Away { probe } = &mut entry.state else {
             return None;
         };
-        if session.id != id {
-            return None;
-        }
         match result {
             ProbeResult::Refused | ProbeResult::OtherIncarnation => {
                 self.brokers.remove(&broker);
                 Some(SessionAction::Fence(broker))
             }
             ProbeResult::Alive | ProbeResult::Silent => {
-                *probe_at = Some(now.plus(PROBE_INTERVAL_MS));
+                *probe = Probe::Due(now.plus(PROBE_INTERVAL_MS));
                 None
             }
         }
@@ -235,32 +247,27 @@ impl SessionTracker {
     pub fn tick(&mut self, now: Now) -> Vec<SessionAction> {
         let mut actions = Vec::new();
         self.brokers.retain(|&broker, entry| {
-            if entry.deadline <= now {
+            let silent = entry.deadline <= now;
+            if silent {
                 actions.push(SessionAction::Fence(broker));
-                return false;
             }
-            if let State::Broken { session, probe_at } = &mut entry.state
-                && probe_at.is_some_and(|at| at <= now)
-            {
-                *probe_at = None;
-                actions.push(session.probe(broker));
-            }
-            true
+            !silent
         });
+        actions.extend(self.probe_due(now));
         actions
     }
 
     /// When [`Self::tick`] has something to do next.
     pub fn next_deadline(&self) -> Option<Now> {
+        // Who waits for a free probe is due when one of those under way has ended.
+        let probes_wait = self.probes_under_way() >= PROBES_AT_ONCE;
         let entries = self.brokers.values();
         entries
             .map(|entry| match entry.state {
-                State::Broken {
-                    probe_at: Some(at), ..
-                } => entry.deadline.min(at),
-                State::Broken { probe_at: None, .. } | State::Expected | State::Connected(_) => {
-                    entry.deadline
-                }
+                State::Away {
+                    probe: Probe::Due(at),
+                } if !probes_wait => entry.deadline.min(at),
+                State::Away { .. } | State::Connected { .. } => entry.deadline,
             })
             .min()
     }
@@ -272,12 +279,16 @@ impl SessionTracker {
 
     /// The incarnation that has a live session, where one has.
     pub fn connected_incarnation(&self, broker: BrokerId) -> Option<IncarnationId> {
-        self.session(broker).map(|session| session.incarnation)
+        let entry = self.brokers.get(&broker)?;
+        matches!(entry.state, State::Connected { .. }).then_some(entry.incarnation)
     }
 
     /// What the broker's live session has applied of the metadata log.
     pub fn applied(&self, broker: BrokerId) -> Option<Offset> {
-        self.session(broker)?.applied
+        match self.brokers.get(&broker)?.state {
+            State::Connected { applied, .. } => applied,
+            State::Away { .. } => None,
+        }
     }
 
     /// Whether every unfenced broker of the image has applied the metadata log up to `offset`.
@@ -287,150 +298,60 @@ impl SessionTracker {
             .all(|broker| self.applied(broker.id).is_some_and(|applied| applied >= offset))
     }
 
-    fn session(&self, broker: BrokerId) -> Option<&Session> {
-        match &self.brokers.get(&broker)?.state {
-            State::Connected(session) => Some(session),
-            State::Broken { .. } | State::Expected => None,
-        }
+    fn next_session(&mut self) -> SessionId {
+        let id = SessionId(self.next_session);
+        self.next_session += 1;
+        id
     }
-}
 
-impl Session {
-    fn probe(&self, broker: BrokerId) -> SessionAction {
-        SessionAction::Probe {
-            broker,
-            address: self.address.clone(),
-            incarnation: self.incarnation,
-            session: self.id,
-        }
+    fn of_session(&mut self, broker: BrokerId, id: SessionId) -> Option<&mut Broker> {
+        self.brokers.get_mut(&broker).filter(|entry| entry.session == id)
+    }
+
+    fn probes_under_way(&self) -> usize {
+        let states = self.brokers.values().map(|entry| entry.state);
+        states
+            .filter(|state| {
+                matches!(
+                    state,
+                    State::Away {
+                        probe: Probe::UnderWay
+                    }
+                )
+            })
+            .count()
+    }
+
+    /// The probes that begin now.
+    fn probe_due(&mut self, now: Now) -> Vec<SessionAction> {
+        let free = PROBES_AT_ONCE.saturating_sub(self.probes_under_way());
+        let mut due: Vec<_> = self
+            .brokers
+            .iter_mut()
+            .filter_map(|(&broker, entry)| match entry.state {
+                State::Away {
+                    probe: Probe::Due(at),
+                } if at <= now => Some((at, broker, entry)),
+                State::Away { .. } | State::Connected { .. } => None,
+            })
+            .collect();
+        due.sort_by_key(|&(at, broker, _)| (at, broker));
+        due.into_iter()
+            .take(free)
+            .map(|(_, broker, entry)| {
+                entry.state = State::Away {
+                    probe: Probe::UnderWay,
+                };
+                SessionAction::Probe {
+                    broker,
+                    address: entry.address.clone(),
+                    incarnation: entry.incarnation,
+                    session: entry.session,
+                }
+            })
+            .collect()
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use metadata::{BrokerRegistration, records};
-    use protocol::grpc::v1::{BrokerChangeRecord, metadata_record::Record};
-
-    use super::*;
-
-    const B: BrokerId = BrokerId(1);
-    const TIMEOUT: u64 = 3000;
-
-    fn incarnation() -> IncarnationId {
-        IncarnationId::from_slice(&[1; 16]).expect("16 bytes")
-    }
-
-    fn image(fenced: bool) -> ClusterImage {
-        let broker = BrokerRegistration {
-            id: B,
-            epoch: BrokerEpoch(5),
-            incarnation: incarnation(),
-            endpoints: vec![],
-            internal_address: "host:1".to_owned(),
-            rack: None,
-            log_dirs: vec![],
-            fenced: true,
-            in_controlled_shutdown: false,
-            version: String::new(),
-        };
-        let unfence = records::record(Record::BrokerChange(BrokerChangeRecord {
-            broker_id: 1,
-            broker_epoch: 5,
-            fenced: Some(fenced),
-            in_controlled_shutdown: None,
-        }));
-        ClusterImage::default()
-            .speculate(&[records::register_broker_record(&broker), unfence])
-            .expect("fits")
-    }
-
-    fn connect(tracker: &mut SessionTracker, now: Now) -> SessionId {
-        let address = "host:1".to_owned();
-        tracker.connected(B, BrokerEpoch(5), incarnation(), address, Offset(10), now)
-    }
-
-    fn probe(session: SessionId) -> SessionAction {
-        SessionAction::Probe {
-            broker: B,
-            address: "host:1".to_owned(),
-            incarnation: incarnation(),
-            session,
-        }
-    }
-
-    #[test]
-    fn a_new_controller_waits_a_full_session_timeout_and_does_not_probe() {
-        let mut tracker = SessionTracker::new(TIMEOUT, &image(false), Now(100));
-        assert_eq!(tracker.next_deadline(), Some(Now(3100)));
-        assert_eq!(tracker.tick(Now(3099)), []);
-        assert_eq!(tracker.tick(Now(3100)), [SessionAction::Fence(B)]);
-        assert_eq!(tracker.tick(Now(9000)), []);
-        let fenced = SessionTracker::new(TIMEOUT, &image(true), Now(100));
-        assert_eq!(fenced.next_deadline(), None);
-    }
-
-    #[test]
-    fn a_broker_is_unfenced_once_it_has_caught_up() {
-        let mut tracker = SessionTracker::new(TIMEOUT, &image(true), Now(0));
-        let id = connect(&mut tracker, Now(0));
-        assert_eq!(tracker.heartbeat(B, id, Offset(9), true, Now(1)), Ok(vec![]));
-        let unfence = SessionAction::Unfence(B, BrokerEpoch(5));
-        assert_eq!(
-            tracker.heartbeat(B, id, Offset(10), true, Now(2)),
-            Ok(vec![unfence])
-        );
-        assert_eq!(tracker.heartbeat(B, id, Offset(10), false, Now(3)), Ok(vec![]));
-        assert!(tracker.all_applied(&image(false), Offset(10)));
-        assert!(!tracker.all_applied(&image(false), Offset(11)));
-    }
-
-    #[test]
-    fn a_dead_process_is_fenced_by_the_probe() {
-        for dead in [ProbeResult::Refused, ProbeResult::OtherIncarnation] {
-            let mut tracker = SessionTracker::new(TIMEOUT, &image(false), Now(0));
-            let id = connect(&mut tracker, Now(0));
-            assert_eq!(tracker.disconnected(B, id), Some(probe(id)));
-            let fence = tracker.probe_result(B, id, dead, Now(1));
-            assert_eq!(fence, Some(SessionAction::Fence(B)));
-        }
-    }
-
-    #[test]
-    fn a_silent_broker_is_probed_until_the_session_timeout() {
-        let mut tracker = SessionTracker::new(TIMEOUT, &image(false), Now(0));
-        let id = connect(&mut tracker, Now(0));
-        assert_eq!(tracker.disconnected(B, id), Some(probe(id)));
-        assert_eq!(tracker.probe_result(B, id, ProbeResult::Silent, Now(500)), None);
-        assert_eq!(tracker.next_deadline(), Some(Now(600)));
-        assert_eq!(tracker.tick(Now(600)), [probe(id)]);
-        assert_eq!(tracker.probe_result(B, id, ProbeResult::Alive, Now(700)), None);
-        assert_eq!(tracker.tick(Now(3000)), [SessionAction::Fence(B)]);
-        assert_eq!(tracker.probe_result(B, id, ProbeResult::Refused, Now(3001)), None);
-    }
-
-    #[test]
-    fn news_of_an_old_session_means_nothing() {
-        let mut tracker = SessionTracker::new(TIMEOUT, &image(false), Now(0));
-        let old = connect(&mut tracker, Now(0));
-        assert!(tracker.disconnected(B, old).is_some());
-        let new = connect(&mut tracker, Now(10));
-        assert_eq!(tracker.probe_result(B, old, ProbeResult::Refused, Now(11)), None);
-        assert_eq!(tracker.disconnected(B, old), None);
-        assert_eq!(
-            tracker.heartbeat(B, old, Offset(1), false, Now(12)),
-            Err(SessionOver)
-        );
-        assert_eq!(tracker.heartbeat(B, new, Offset(1), false, Now(12)), Ok(vec![]));
-    }
-
-    #[test]
-    fn a_connected_broker_that_falls_silent_is_fenced_and_its_session_is_over() {
-        let mut tracker = SessionTracker::new(TIMEOUT, &image(false), Now(0));
-        let id = connect(&mut tracker, Now(0));
-        assert_eq!(tracker.tick(Now(3000)), [SessionAction::Fence(B)]);
-        assert_eq!(
-            tracker.heartbeat(B, id, Offset(1), true, Now(3001)),
-            Err(SessionOver)
-        );
-    }
-}
+mod tests;

@@ -243,7 +243,7 @@ impl Active {
         }
         if pending.reply.send(Ok(opened)).is_err() {
             // The stream ended before its session began.
-            self.disconnected(broker, session);
+            self.disconnected(broker, session, now);
         }
     }
 
@@ -311,7 +311,7 @@ impl Active {
     }
 
     /// A session's stream ended.
-    pub(super) fn disconnected(&mut self, broker: BrokerId, session: SessionId) {
+    pub(super) fn disconnected(&mut self, broker: BrokerId, session: SessionId, now: Now) {
         let current = self.links.get(&broker).filter(|link| link.session == session);
         let Some(said_goodbye) = current.map(|link| link.signal.borrow().state.may_shut_down) else {
             return;
@@ -321,12 +321,13 @@ impl Active {
             // It asked to leave, was told that it may, and left.
             self.tracker.forget(broker);
             self.fence(broker);
-        } else if let Some(action) = self.tracker.disconnected(broker, session) {
-            self.act([action]);
+        } else {
+            let actions = self.tracker.disconnected(broker, session, now);
+            self.act(actions);
         }
     }
 
-    /// What the probe of a broken session found.
+    /// What the probe of a broken session, or of one that was not opened, found.
     pub(super) fn probed(&mut self, broker: BrokerId, session: SessionId, result: ProbeResult, now: Now) {
         if let Some(action) = self.tracker.probe_result(broker, session, result, now) {
             tracing::info!(%broker, ?result, "a broker's process is gone");

@@ -71,7 +71,7 @@ pub(crate) enum Event {
     Open(OpenSession),
     /// Something happened in a session.
     Session(BrokerId, SessionId, SessionEvent),
-    /// A probe of a broken session came back.
+    /// A probe of a broken session, or of one that was not opened, came back.
     Probed(BrokerId, SessionId, ProbeResult),
     /// A probe of a process that has the newcomer's id came back.
     RivalProbed(OpenSession, ProbeResult),
@@ -335,7 +335,7 @@ impl EventLoop {
                 active.heartbeat(broker, session, &heartbeat, &committed, now);
             }
             Event::Session(broker, session, SessionEvent::Disconnected) => {
-                active.disconnected(broker, session);
+                active.disconnected(broker, session, now);
             }
             Event::Probed(broker, session, result) => active.probed(broker, session, result, now),
             Event::RivalProbed(open, ProbeResult::Alive) => {

@@ -112,7 +112,8 @@ impl Peer {
         option: &RPCOption,
         call: impl Future<Output = Result<tonic::Response<RaftReply>, Status>>,
     ) -> Result<T, RpcError> {
-        let limit = option.soft_ttl();
+        // Raft itself waits no longer than this.
+        let limit = option.hard_ttl();
         match tokio::time::timeout(limit, call).await {
             Err(_) => Err(Timeout {
                 action,

@@ -2,6 +2,7 @@
 //! committed.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -37,9 +38,9 @@ const LOG_NAME: &str = "__cluster_metadata-0";
 pub struct RaftSettings {
     /// Between two signs of life of a leader. Default 150 ms.
     pub heartbeat: Duration,
-    /// A follower that hears nothing campaigns after a random time from here. Default 500 ms.
+    /// A follower that hears nothing campaigns no earlier than this. Default 500 ms.
     pub election_min: Duration,
-    /// … to here. Default 1000 ms.
+    /// … and no later than this. Default 1000 ms.
     pub election_max: Duration,
     /// Entries from one snapshot to the next. Default 5000.
     pub snapshot_every: u64,
@@ -387,12 +388,23 @@ pub(crate) struct ReplicaView {
     pub(crate) last_seen: Option<Duration>,
 }
 
+/// What openraft must be told (ms) so that a follower campaigns between `election_min` and `election_max` after
+/// it last heard of a leader. openraft samples a time from its own bounds *after* a lease that is as long as
+/// its upper bound: half of each here, and the sum lies between the mean of the two and the upper one.
+///
+/// No safety rests on it: who may lead is decided by votes, and who may decide by the claim.
+fn openraft_election(settings: &RaftSettings) -> Range<u64> {
+    let half = |time: Duration| time.as_millis() as u64 / 2;
+    half(settings.election_min)..half(settings.election_max)
+}
+
 fn config(settings: &RaftSettings) -> Result<Config, RaftStartError> {
+    let election = openraft_election(settings);
     let config = Config {
         cluster_name: "__cluster_metadata".to_owned(),
         heartbeat_interval: settings.heartbeat.as_millis() as u64,
-        election_timeout_min: settings.election_min.as_millis() as u64,
-        election_timeout_max: settings.election_max.as_millis() as u64,
+        election_timeout_min: election.start,
+        election_timeout_max: election.end,
         // The limit of one whole snapshot transfer.
         install_snapshot_timeout: 60_000,
         snapshot_policy: SnapshotPolicy::LogsSinceLast(settings.snapshot_every),
@@ -446,4 +458,22 @@ fn open(directory: &Path) -> Result<(LogStore, StateMachine), RaftStartError> {
         "metadata log opened"
     );
     Ok((store, machine))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lease_and_sampled_time_together_stay_within_the_settings() {
+        let settings = RaftSettings::default();
+        let config = config(&settings).expect("openraft takes them");
+        let lease = config.election_timeout_max;
+        let (min, max) = (
+            settings.election_min.as_millis(),
+            settings.election_max.as_millis(),
+        );
+        assert!(u128::from(lease + config.election_timeout_min) >= min);
+        assert!(u128::from(lease + config.election_timeout_max) <= max);
+    }
 }

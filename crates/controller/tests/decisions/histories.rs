@@ -445,7 +445,7 @@ proptest! {
                     heard = if alive { Some(now) } else { heard };
                 }
                 (4, Some(id)) => {
-                    tracker.disconnected(b(1), id);
+                    tracker.disconnected(b(1), id, now);
                 }
                 (5, Some(id)) => {
                     prop_assert_eq!(tracker.probe_result(b(1), id, ProbeResult::Silent, now), None);

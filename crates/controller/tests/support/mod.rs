@@ -47,8 +47,8 @@ pub(crate) fn cluster_id() -> ClusterId {
 pub(crate) fn raft_settings() -> RaftSettings {
     RaftSettings {
         heartbeat: Duration::from_millis(60),
-        election_min: Duration::from_millis(250),
-        election_max: Duration::from_millis(500),
+        election_min: Duration::from_millis(500),
+        election_max: Duration::from_secs(1),
         ..RaftSettings::default()
     }
 }
