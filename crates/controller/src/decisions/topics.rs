@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use metadata::{
     ClusterImage, ConfigResource, PartitionRegistration,
-    configs::{Scope, describe, validate},
+    configs::{Scope, describe, min_insync_replicas, validate},
     records,
 };
 use protocol::{
@@ -80,13 +80,14 @@ fn create_topic(
     };
     let id = fresh_id();
     let mut made = vec![records::topic_record(id, &name)];
-    made.extend(working.partition_records(id, 0, &assignments));
     let resource = ConfigResource::Topic(name);
     made.extend(
         wish.configs
             .iter()
             .map(|config| records::config_record(&resource, &config.key, config.value.as_deref())),
     );
+    let configured = working.image.speculate(&made)?;
+    made.extend(working.partition_records(&configured, id, 0, &assignments));
     working.add(made, assignments.len())?;
     let described = describe(&working.image, &resource, working.view.defaults);
     Ok(CreatedTopic {
@@ -196,7 +197,8 @@ fn add_partitions(working: &mut Working<'_>, wish: &NewPartitions) -> Result<(),
         }
         assigned
     };
-    let made = working.partition_records(topic.id, present, &assignments);
+    let image = working.image.clone();
+    let made = working.partition_records(&image, topic.id, present, &assignments);
     working.add(made, more)
 }
 
@@ -390,9 +392,13 @@ impl<'a> Working<'a> {
         Ok(placed)
     }
 
-    /// The records of new partitions from index `first` on. Only live replicas begin in sync.
+    /// The records of new partitions from index `first` on, of a topic that is in `image` with its settings.
+    /// Only live replicas begin in sync. Where they are fewer than `min.insync.replicas` the others begin in
+    /// the ELR: nothing can be acknowledged before there are enough, so they lack nothing, and the partition
+    /// outlives the loss of the only live disk.
     fn partition_records(
         &mut self,
+        image: &ClusterImage,
         topic: TopicId,
         first: usize,
         assignments: &[Vec<BrokerId>],
@@ -404,12 +410,21 @@ impl<'a> Working<'a> {
                 .copied()
                 .filter(|&id| self.view.is_eligible(id))
                 .collect();
+            let enough = image
+                .topics
+                .get(&topic)
+                .map_or(1, |topic| min_insync_replicas(image, &topic.name, replicas.len()));
+            let elr = if isr.len() < enough {
+                replicas.iter().copied().filter(|id| !isr.contains(id)).collect()
+            } else {
+                Vec::new()
+            };
             let partition = PartitionRegistration {
                 directories: replicas.iter().map(|&id| self.placer.directory(id)).collect(),
                 replicas: replicas.clone(),
                 leader: isr.first().copied(),
                 isr,
-                elr: Vec::new(),
+                elr,
                 leader_epoch: LeaderEpoch::ZERO,
                 partition_epoch: PartitionEpoch::ZERO,
                 adding: Vec::new(),

@@ -9,7 +9,7 @@ use protocol::{
     },
 };
 
-use crate::cluster::{Cluster, code};
+use crate::cluster::{Cluster, code, dir};
 
 fn wish(name: &str, partitions: i32, replication_factor: i32) -> NewTopic {
     NewTopic {
@@ -177,6 +177,30 @@ fn only_live_replicas_of_an_assignment_begin_in_sync() {
     cluster.fence(1);
     let tp = cluster.create("t", &[1, 2, 3], &[]);
     assert_eq!(cluster.state(tp), (Some(2), vec![2, 3], vec![]));
+}
+
+/// Found in simulation: such a partition lost its only candidate with that broker's disk and stayed without
+/// a leader, although nothing had been acknowledged that the others lacked.
+#[test]
+fn with_fewer_live_replicas_than_acknowledge_the_others_begin_eligible() {
+    let mut cluster = Cluster::with_brokers(&[1, 2, 3], |_| "");
+    cluster.fence(1);
+    cluster.fence(2);
+    let tp = cluster.create("t", &[1, 2, 3], &[]);
+    let alone = cluster.create("alone", &[1, 2, 3], &[("min.insync.replicas", "1")]);
+    assert_eq!(cluster.state(tp), (Some(3), vec![3], vec![1, 2]));
+    assert_eq!(
+        cluster.state(alone),
+        (Some(3), vec![3], vec![]),
+        "what 3 acknowledges alone the others lack"
+    );
+    let mut wiped = cluster.registration(3);
+    wiped.log_dirs = vec![dir(33).to_vec().into()];
+    cluster.register(&wiped);
+    assert_eq!(cluster.state(tp), (None, vec![], vec![1, 2]));
+    assert_eq!(cluster.state(alone), (None, vec![], vec![]));
+    cluster.unfence(1);
+    assert_eq!(cluster.state(tp), (Some(1), vec![1], vec![2]));
 }
 
 #[test]
