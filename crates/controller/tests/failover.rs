@@ -112,7 +112,8 @@ async fn what_was_acknowledged_survives_every_leader() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_broker_that_dies_with_the_active_controller_is_fenced_by_the_next_one_before_its_session_timeout() {
+async fn a_broker_that_dies_with_the_active_controller_is_fenced_by_the_next_one_before_its_session_timeout()
+{
     let mut quorum = Quorum::start(3).await;
     let (mut dying, mut living) = (FakeBroker::new(1).await, FakeBroker::new(2).await);
     let active = quorum.active().await;
@@ -126,10 +127,15 @@ async fn a_broker_that_dies_with_the_active_controller_is_fenced_by_the_next_one
     let next = quorum.active().await;
     let elected = Instant::now();
     let image = quorum
-        .image(next, |image| image.brokers.get(&dead).is_some_and(|broker| broker.fenced))
+        .image(next, |image| {
+            image.brokers.get(&dead).is_some_and(|broker| broker.fenced)
+        })
         .await;
     assert!(elected.elapsed() < SESSION_TIMEOUT, "{:?}", elected.elapsed());
-    assert!(!image.brokers[&mute].fenced, "who answers keeps its full session timeout");
+    assert!(
+        !image.brokers[&mute].fenced,
+        "who answers keeps its full session timeout"
+    );
     quorum.stop().await;
 }
 

@@ -59,7 +59,7 @@ const EVENTS_PER_ROUND: usize = 512;
 /// How often the loop looks around although nothing happens.
 const IDLE: Duration = Duration::from_millis(200);
 /// How long no claim is made after one did not take hold: Raft's own news of why is on its way.
-const CLAIM_PAUSE: Duration = Duration::from_millis(50);
+const CLAIM_PAUSE: Duration = Duration::from_millis(10);
 /// How often the gauges are brought up to date.
 const GAUGES: Duration = Duration::from_secs(1);
 
