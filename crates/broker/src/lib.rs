@@ -7,6 +7,7 @@
 //! and acts on the image that the controller's session streams to it ([`session`]).
 
 pub mod broker;
+mod complaints;
 pub mod config;
 pub mod context;
 pub mod controller_client;

@@ -11,7 +11,6 @@ mod web;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use axum::Router;
@@ -19,7 +18,7 @@ use bytes::{Bytes, BytesMut};
 use futures::future::BoxFuture;
 use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
@@ -31,14 +30,13 @@ pub use web::Http2Windows;
 
 use sniff::Protocol;
 
+use crate::complaints::Complaints;
 use crate::metric_names;
 
 /// After a failed accept (no descriptors left), how long until the next.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How long connections may take to end once they were told to.
 const DRAIN: Duration = Duration::from_secs(2);
-/// At most one line about strange clients in so many milliseconds.
-const COMPLAIN_EVERY_MS: u64 = 10_000;
 
 /// Serves connections that speak Kafka's protocol.
 pub trait KafkaService: Send + Sync + 'static {
@@ -79,7 +77,8 @@ pub async fn serve(listener: TcpListener, services: Services, gate: ConnectionGa
         gate,
         stop: stop.clone(),
         cut: CancellationToken::new(),
-        complaints: Complaints::new(),
+        refusals: Complaints::new(),
+        strangers: Complaints::new(),
     });
     let connections = TaskTracker::new();
     loop {
@@ -93,8 +92,8 @@ pub async fn serve(listener: TcpListener, services: Services, gate: ConnectionGa
                 connections.spawn(cut.run_until_cancelled_owned(port.connection(stream, peer)));
             }
             Err(error) => {
-                if port.complaints.may_speak() {
-                    warn!(%error, "a connection could not be accepted");
+                if let Some(turn) = port.refusals.may_speak() {
+                    warn!(%error, "a connection could not be accepted{turn}");
                 }
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
@@ -116,7 +115,10 @@ struct Port {
     stop: CancellationToken,
     /// Cancelled when connections have had their time to end by themselves.
     cut: CancellationToken,
-    complaints: Complaints,
+    /// About connections that there is no room for.
+    refusals: Complaints,
+    /// About clients that speak what this port does not.
+    strangers: Complaints,
 }
 
 impl Port {
@@ -124,8 +126,8 @@ impl Port {
         let place = match self.gate.admit(peer.ip()) {
             Ok(place) => place,
             Err(refused) => {
-                if self.complaints.may_speak() {
-                    warn!(%peer, %refused, "connection refused");
+                if let Some(turn) = self.refusals.may_speak() {
+                    warn!(%peer, %refused, "connection refused{turn}");
                 }
                 return;
             }
@@ -152,13 +154,13 @@ impl Port {
                 kafka.serve(stream, peer, self.stop.clone()).await;
             }
             (Protocol::Kafka, None) => {
-                if self.complaints.may_speak() {
-                    warn!(%peer, "this port serves nodes of the cluster; closed a connection that speaks neither gRPC nor HTTP");
+                if let Some(turn) = self.strangers.may_speak() {
+                    warn!(%peer, "this port serves nodes of the cluster; closed a connection that speaks neither gRPC nor HTTP{turn}");
                 }
             }
             (Protocol::Tls, _) => {
-                if self.complaints.may_speak() {
-                    warn!(%peer, "a TLS client on a PLAINTEXT port; closed: set security.protocol=PLAINTEXT at the client");
+                if let Some(turn) = self.strangers.may_speak() {
+                    warn!(%peer, "a TLS client on a PLAINTEXT port; closed: set security.protocol=PLAINTEXT at the client{turn}");
                 }
             }
         }
@@ -194,35 +196,5 @@ async fn read_first(mut stream: TcpStream) -> Option<(Protocol, SniffedStream)> 
         if let Some(protocol) = sniff::classify(&first) {
             return Some((protocol, SniffedStream::new(Bytes::from(first), stream)));
         }
-    }
-}
-
-/// Lets one log line pass in a while: strange clients come in crowds.
-struct Complaints {
-    began: Instant,
-    next_ms: AtomicU64,
-}
-
-impl Complaints {
-    fn new() -> Self {
-        Self {
-            began: Instant::now(),
-            next_ms: AtomicU64::new(0),
-        }
-    }
-
-    fn may_speak(&self) -> bool {
-        let now = self.began.elapsed().as_millis() as u64;
-        let next = self.next_ms.load(Ordering::Relaxed);
-        now >= next
-            && self
-                .next_ms
-                .compare_exchange(
-                    next,
-                    now + COMPLAIN_EVERY_MS,
-                    Ordering::Relaxed,
-                    Ordering::Relaxed,
-                )
-                .is_ok()
     }
 }
