@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use crate::config::BrokerConfig;
 use crate::controller_client::ControllerClient;
 use crate::producer_ids::ProducerIds;
+use crate::records::Validator;
 use crate::session::ImageStore;
 
 /// The parts of a broker that request handlers use. A clone is a handle to the same broker.
@@ -23,6 +24,8 @@ pub struct BrokerContext {
     pub replicas: Arc<ReplicaManager>,
     /// Leaders that this broker follows, or followed, and whose streams broke a moment ago.
     pub lost_leaders: LostLeaders,
+    /// Judges the records that clients produce.
+    pub validator: Validator,
     /// The active controller, wherever it is.
     pub controller: ControllerClient,
     /// Ids for idempotent producers.

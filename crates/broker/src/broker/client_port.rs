@@ -9,6 +9,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
+use crate::complaints::Complaints;
 use crate::context::BrokerContext;
 use crate::kafka::connection::{self, ConnectionInfo};
 use crate::listener::{KafkaService, SniffedStream};
@@ -17,6 +18,8 @@ use crate::listener::{KafkaService, SniffedStream};
 pub(super) struct KafkaPort {
     pub(super) listener: Arc<str>,
     pub(super) context: BrokerContext,
+    /// About clients whose connections have to be closed.
+    pub(super) complaints: Complaints,
     /// False until the broker was ready for the first time. Before, a client is closed as a port that is
     /// not open yet would close it, so that it turns to another broker.
     pub(super) open: watch::Receiver<bool>,
@@ -36,6 +39,7 @@ impl KafkaService for KafkaPort {
         let info = ConnectionInfo {
             listener: Arc::clone(&self.listener),
             peer,
+            complaints: self.complaints.clone(),
         };
         connection::serve(stream, self.context.clone(), info, stop).boxed()
     }

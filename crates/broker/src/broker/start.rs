@@ -24,6 +24,7 @@ use super::client_port::KafkaPort;
 use super::early::EarlyPorts;
 use super::reconciler::{Local, Reconciler};
 use super::{Broker, Ports, public_services, readiness};
+use crate::complaints::Complaints;
 use crate::config::{BrokerConfig, ConnectionLimits, HostPort};
 use crate::context::BrokerContext;
 use crate::controller_client::{ControllerClient, ControllerLocator};
@@ -35,6 +36,7 @@ use crate::isr_channel::ControllerIsrChannel;
 use crate::listener::{self, BindError, ConnectionGate, Http2Windows, Services};
 use crate::metric_names;
 use crate::producer_ids::ProducerIds;
+use crate::records::Validator;
 use crate::session::{self, ImageStore, Introduction, SessionParts, SessionStatus, SessionTimings};
 use crate::shutdown::NodeShutdown;
 
@@ -165,6 +167,7 @@ impl Broker {
             images,
             replicas: Arc::clone(&replicas),
             lost_leaders: fetchers.lost_leaders(),
+            validator: Validator::new(),
             controller,
             broker_epoch,
             started,
@@ -222,6 +225,7 @@ impl Broker {
                 kafka: Some(Arc::new(KafkaPort {
                     listener: Arc::from(name.as_str()),
                     context: context.clone(),
+                    complaints: Complaints::new(),
                     open: opened.clone(),
                 })),
             };

@@ -1,13 +1,17 @@
 //! One client connection: a task that reads frames, starts requests and writes answers in order.
 //!
 //! Kafka answers the requests of a connection one after the other. So does this task, with one
-//! exception that keeps its order: Produce requests that follow each other enqueue their appends as
-//! they arrive and wait for their acknowledgements together.
+//! exception that keeps its order: Produce requests that follow each other enqueue their appends one
+//! after the other and wait for their acknowledgements together.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::{Buf, Bytes};
-use futures::{StreamExt, stream::FuturesOrdered};
+use futures::{
+    StreamExt,
+    future::{BoxFuture, OptionFuture},
+    stream::FuturesOrdered,
+};
 use kafka_protocol::messages::ApiKey;
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt},
@@ -17,22 +21,28 @@ use tokio_util::{codec::FramedRead, sync::CancellationToken};
 
 use super::{
     Answer, Request,
-    dispatch::{self, Checked, Classified, Pending, Refused},
+    dispatch::{self, Checked, Classified, Refused},
     frame::{FrameDecoder, FrameError},
     handlers::api_versions,
 };
-use crate::{context::BrokerContext, metric_names};
+use crate::{complaints::Complaints, context::BrokerContext, metric_names};
 
 /// Produce requests of one connection that may wait for their acknowledgements together.
 const PIPELINE: usize = 64;
 
+/// Bytes that Produce requests may take which follow one that waits: what one connection holds in memory
+/// is this and two requests of the largest size.
+const PIPELINE_BYTES: usize = 32 << 20;
+
 /// Where a connection came in.
 #[derive(Clone, Debug)]
-pub struct ConnectionInfo {
+pub(crate) struct ConnectionInfo {
     /// The listener's name.
-    pub listener: Arc<str>,
+    pub(crate) listener: Arc<str>,
     /// The client's address.
-    pub peer: SocketAddr,
+    pub(crate) peer: SocketAddr,
+    /// About clients whose connections have to be closed.
+    pub(crate) complaints: Complaints,
 }
 
 /// Why a connection ended.
@@ -52,18 +62,21 @@ enum Ended {
 
 /// Serves a connection until its client leaves, breaks a rule or idles, or `stop` is cancelled. What
 /// has been read is answered before a stop takes effect.
-pub async fn serve<S>(stream: S, broker: BrokerContext, info: ConnectionInfo, stop: CancellationToken)
+pub(crate) async fn serve<S>(stream: S, broker: BrokerContext, info: ConnectionInfo, stop: CancellationToken)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
-    let peer = info.peer;
+    let (peer, complaints) = (info.peer, info.complaints.clone());
     match run(stream, broker, info, stop).await {
         Ok(()) => tracing::debug!(%peer, "connection closed by client"),
         Err(Ended::Frame(FrameError::Io(error)) | Ended::Write(error)) => {
             tracing::debug!(%peer, %error, "connection broke");
         }
         Err(Ended::Idle) => tracing::debug!(%peer, "idle connection closed"),
-        Err(error) => tracing::warn!(%peer, %error, "connection closed"),
+        Err(error) => match complaints.may_speak() {
+            Some(turn) => tracing::warn!(%peer, %error, "connection closed{turn}"),
+            None => tracing::debug!(%peer, %error, "connection closed"),
+        },
     }
 }
 
@@ -80,24 +93,42 @@ where
     let (read, mut write) = tokio::io::split(stream);
     let decoder = FrameDecoder::new(broker.config.socket_request_max_bytes);
     let mut frames = FramedRead::with_capacity(read, decoder, 16 * 1024);
-    let mut in_flight: FuturesOrdered<Pending> = FuturesOrdered::new();
+    let mut in_flight: FuturesOrdered<InFlight> = FuturesOrdered::new();
+    let mut bytes_in_flight = 0;
     let mut only_produce = true;
-    let mut held: Option<Checked> = None;
+    // At most one request is being started, so that requests append in the order in which they came, and
+    // nothing is read meanwhile: what a client has sent is appended even where it has left by then.
+    let mut starting: Option<Start> = None;
+    let mut held: Option<Classified> = None;
     let mut deadline = Instant::now() + idle;
 
     loop {
-        if let Some(checked) = held.take() {
-            let is_produce = checked.key == ApiKey::Produce;
-            if in_flight.is_empty() || (is_produce && only_produce && in_flight.len() < PIPELINE) {
-                only_produce = is_produce;
-                in_flight.push_back(start(&broker, &info, checked)?);
-            } else {
-                held = Some(checked);
+        let may_start = |next: &mut Classified| match next {
+            Classified::UnknownApiVersions { .. } => true,
+            Classified::Request(next) => {
+                in_flight.is_empty()
+                    || (only_produce
+                        && next.key == ApiKey::Produce
+                        && in_flight.len() < PIPELINE
+                        && bytes_in_flight + next.body.len() <= PIPELINE_BYTES)
+            }
+        };
+        if let Some(next) = held.take_if(may_start) {
+            match next {
+                Classified::Request(checked) => {
+                    only_produce = checked.key == ApiKey::Produce;
+                    starting = Some(start(&broker, &info, checked)?);
+                }
+                Classified::UnknownApiVersions { correlation_id } => {
+                    let answer = api_versions::unsupported(correlation_id).map_err(Refused::from)?;
+                    in_flight.push_back(Box::pin(std::future::ready((0, Ok(Some(answer))))));
+                }
             }
         }
         tokio::select! {
             biased;
-            Some(answer) = in_flight.next(), if !in_flight.is_empty() => {
+            Some((bytes, answer)) = in_flight.next(), if !in_flight.is_empty() => {
+                bytes_in_flight -= bytes;
                 if let Some(answer) = answer? {
                     let close = answer.close;
                     write_answer(&mut write, answer, idle).await?;
@@ -107,8 +138,16 @@ where
                 }
                 deadline = Instant::now() + idle;
             }
-            () = stop.cancelled(), if held.is_none() && in_flight.is_empty() => return Ok(()),
-            frame = timeout_at(deadline, frames.next()), if held.is_none() => {
+            Some(started) = OptionFuture::from(starting.as_mut()) => {
+                starting = None;
+                let (bytes, pending) = started?;
+                bytes_in_flight += bytes;
+                in_flight.push_back(pending);
+            }
+            () = stop.cancelled(), if held.is_none() && starting.is_none() && in_flight.is_empty() => {
+                return Ok(());
+            }
+            frame = timeout_at(deadline, frames.next()), if held.is_none() && starting.is_none() => {
                 let frame: Bytes = match frame {
                     Err(_) if in_flight.is_empty() => return Err(Ended::Idle),
                     // A long poll is not idleness.
@@ -121,20 +160,20 @@ where
                 };
                 deadline = Instant::now() + idle;
                 metrics::counter!(metric_names::BYTES_IN).increment(frame.len() as u64 + 4);
-                match dispatch::classify(&frame)? {
-                    Classified::Request(checked) => held = Some(checked),
-                    Classified::UnknownApiVersions { correlation_id } => {
-                        let answer = api_versions::unsupported(correlation_id).map_err(Refused::from)?;
-                        in_flight.push_back(Box::pin(async move { Ok(Some(answer)) }));
-                    }
-                }
+                held = Some(dispatch::classify(&frame)?);
             }
         }
     }
 }
 
+/// An answer that is being worked on, with the bytes of its request.
+type InFlight = BoxFuture<'static, (usize, Result<Option<Answer>, Refused>)>;
+
+/// A request that is being started, with its bytes.
+type Start = BoxFuture<'static, Result<(usize, InFlight), Refused>>;
+
 /// Starts a request; what comes back measures itself.
-fn start(broker: &BrokerContext, info: &ConnectionInfo, checked: Checked) -> Result<Pending, Refused> {
+fn start(broker: &BrokerContext, info: &ConnectionInfo, checked: Checked) -> Result<Start, Refused> {
     let Checked {
         key,
         version,
@@ -148,15 +187,19 @@ fn start(broker: &BrokerContext, info: &ConnectionInfo, checked: Checked) -> Res
         version,
         correlation_id,
     };
-    let began = std::time::Instant::now();
-    let pending = dispatch::begin(request, body)?;
+    let (bytes, began) = (body.len(), std::time::Instant::now());
+    let starting = dispatch::begin(request, body)?;
     Ok(Box::pin(async move {
-        let answer = pending.await;
-        let api = metric_names::api_label(key);
-        metrics::counter!(metric_names::REQUESTS, "request" => api).increment(1);
-        metrics::histogram!(metric_names::REQUEST_SECONDS, "request" => api)
-            .record(began.elapsed().as_secs_f64());
-        answer
+        let pending = starting.await?;
+        let measured: InFlight = Box::pin(async move {
+            let answer = pending.await;
+            let api = metric_names::api_label(key);
+            metrics::counter!(metric_names::REQUESTS, "request" => api).increment(1);
+            metrics::histogram!(metric_names::REQUEST_SECONDS, "request" => api)
+                .record(began.elapsed().as_secs_f64());
+            (bytes, answer)
+        });
+        Ok((bytes, measured))
     }))
 }
 

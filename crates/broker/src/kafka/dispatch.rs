@@ -20,6 +20,9 @@ pub(crate) enum Refused {
     /// No such API here.
     #[error("API key {0} is not served")]
     UnknownApi(i16),
+    /// A client that means to authenticate, where nobody needs to.
+    #[error("a SASL client on a PLAINTEXT port; set security.protocol=PLAINTEXT at the client")]
+    Sasl,
     /// The API is served, but not in this version.
     #[error("{key:?} is not served in version {version}")]
     UnsupportedVersion {
@@ -46,6 +49,9 @@ pub(crate) enum Refused {
     Unacknowledged(protocol::ErrorCode),
 }
 
+/// A request that is being started: what comes out is worked on from then on.
+pub(crate) type Starting = Pin<Box<dyn Future<Output = Result<Pending, Refused>> + Send>>;
+
 /// An answer that is being worked on. `None`: the request has no answer (acks=0).
 pub(crate) type Pending = Pin<Box<dyn Future<Output = Result<Option<Answer>, Refused>> + Send>>;
 
@@ -70,6 +76,13 @@ pub(crate) enum Classified {
     },
 }
 
+fn unknown(key: i16) -> Refused {
+    match ApiKey::try_from(key) {
+        Ok(ApiKey::SaslHandshake | ApiKey::SaslAuthenticate) => Refused::Sasl,
+        _ => Refused::UnknownApi(key),
+    }
+}
+
 /// Reads a frame's header and lets the guard check its body.
 pub(crate) fn classify(frame: &Bytes) -> Result<Classified, Refused> {
     // The first eight bytes are the same in every header version.
@@ -77,7 +90,7 @@ pub(crate) fn classify(frame: &Bytes) -> Result<Classified, Refused> {
         return Err(Refused::UnknownApi(-1));
     };
     let (key, version) = (i16::from_be_bytes([k0, k1]), i16::from_be_bytes([v0, v1]));
-    let api = api::find(key).ok_or(Refused::UnknownApi(key))?;
+    let api = api::find(key).ok_or_else(|| unknown(key))?;
     if !api.serves(version) {
         if api.key == ApiKey::ApiVersions {
             return Ok(Classified::UnknownApiVersions {
@@ -100,14 +113,24 @@ pub(crate) fn classify(frame: &Bytes) -> Result<Classified, Refused> {
     }))
 }
 
-/// Decodes the body and starts the handler. For Produce the appends are enqueued before this returns,
-/// so the order of calls is the order of appends; everything else happens when the answer is polled.
-pub(crate) fn begin(request: Request, body: Bytes) -> Result<Pending, Refused> {
+/// Decodes the body and starts the handler. For Produce the appends are enqueued when the starting is
+/// over, so requests that are started one after the other append in that order; everything else happens
+/// when the answer is polled.
+pub(crate) fn begin(request: Request, body: Bytes) -> Result<Starting, Refused> {
+    if request.key == ApiKey::Produce {
+        let message = decode(&request, body)?;
+        return Ok(Box::pin(async move {
+            let finish: Pending = Box::pin(handlers::produce::begin(request, message).await);
+            Ok(finish)
+        }));
+    }
+    let pending = handle(request, body)?;
+    Ok(Box::pin(std::future::ready(Ok(pending))))
+}
+
+/// Decodes the body and starts a handler that need not keep an order.
+fn handle(request: Request, body: Bytes) -> Result<Pending, Refused> {
     match request.key {
-        ApiKey::Produce => {
-            let message = decode(&request, body)?;
-            Ok(Box::pin(handlers::produce::begin(request, message)))
-        }
         ApiKey::Fetch => {
             let message = decode(&request, body)?;
             Ok(Box::pin(async move {

@@ -61,7 +61,13 @@ impl Decoder for FrameDecoder {
             return Ok(None);
         }
         buffer.advance(4);
-        Ok(Some(buffer.split_to(size).freeze()))
+        let frame = buffer.split_to(size).freeze();
+        // What follows a large frame moves out of the memory that they share, or a connection that once
+        // sent much would keep it for as long as it is open. At most a quarter of the frame is copied.
+        if size > READ_AHEAD && buffer.len() < size / 4 {
+            *buffer = BytesMut::from(&buffer[..]);
+        }
+        Ok(Some(frame))
     }
 }
 
@@ -92,6 +98,19 @@ mod tests {
                 "{prefix}"
             );
         }
+    }
+
+    #[test]
+    fn a_large_frame_leaves_nothing_behind() {
+        let mut buffer = BytesMut::from(&(1_000_000_i32).to_be_bytes()[..]);
+        buffer.resize(4 + 1_000_000, 0);
+        buffer.extend_from_slice(b"\0\0");
+        let mut decoder = FrameDecoder::new(2_000_000);
+        let frame = decoder.decode(&mut buffer).expect("whole").expect("whole");
+        assert_eq!(frame.len(), 1_000_000);
+        assert_eq!(&buffer[..], b"\0\0");
+        assert!(buffer.capacity() < 1000, "{}", buffer.capacity());
+        assert!(frame.try_into_mut().is_ok(), "nobody else holds its memory");
     }
 
     #[test]

@@ -5,16 +5,19 @@
 //! topic's `compression.type` asks for it. How records are walked and codecs opened is
 //! [`protocol::records`].
 //!
-//! All of this is CPU work on memory: callers with large batches keep it off the async workers.
+//! All of this is CPU work on memory. [`Validator`] keeps what takes longer than a moment off the async
+//! workers.
 
 mod error;
 mod rules;
 #[cfg(test)]
 mod tests;
 mod validate;
+mod validator;
 
 pub use metadata::configs::TopicCompression;
 
 pub use error::{RecordError, RecordFault, RecordFaultKind};
 pub use rules::{RecordRules, Validated};
 pub use validate::validate;
+pub use validator::Validator;

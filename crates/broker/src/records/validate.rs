@@ -14,6 +14,9 @@ use super::{
     rules::{RecordRules, Validated},
 };
 
+/// Bytes of records, opened, that are looked at in well under a millisecond.
+const BRIEF: usize = 128 << 10;
+
 const MAGIC_AT: usize = 16;
 const MAX_TIMESTAMP_AT: std::ops::Range<usize> = 35..43;
 
@@ -25,6 +28,40 @@ const MAX_TIMESTAMP_AT: std::ops::Range<usize> = 35..43;
 /// batches too, what a compressed batch opens to is [bounded](OpenBounds), and a batch never claims
 /// the broker's clock.
 pub fn validate(batches: Bytes, rules: &RecordRules) -> Result<Validated, RecordError> {
+    validate_within(batches, rules, OpenBounds::default())
+}
+
+/// [`validate`] where that takes a moment. `None` where it may take longer: the batch is larger than
+/// [`BRIEF`], opens to more than that, or is to be compressed anew.
+pub(super) fn validate_briefly(
+    batches: &Bytes,
+    rules: &RecordRules,
+) -> Option<Result<Validated, RecordError>> {
+    if batches.len() > BRIEF {
+        return None;
+    }
+    let source = BatchHeader::parse(batches).and_then(|header| header.compression());
+    if let (TopicCompression::Fixed(target), Ok(source)) = (rules.compression, source)
+        && target != source
+    {
+        return None;
+    }
+    let bounds = OpenBounds {
+        floor: BRIEF as u64,
+        ratio: 0,
+        ceiling: BRIEF as u64,
+    };
+    match validate_within(batches.clone(), rules, bounds) {
+        Err(RecordError::OpensTooLarge { .. }) => None,
+        judged => Some(judged),
+    }
+}
+
+fn validate_within(
+    batches: Bytes,
+    rules: &RecordRules,
+    bounds: OpenBounds,
+) -> Result<Validated, RecordError> {
     let header = the_only_batch(&batches, rules.max_message_bytes)?;
     batch::verify_crc(&batches)?;
     check_header(&header, rules)?;
@@ -37,8 +74,8 @@ pub fn validate(batches: Bytes, rules: &RecordRules) -> Result<Validated, Record
     } else if source == Compression::None {
         walk(&batches[batch::HEADER_LEN..], &header, rules)?
     } else {
-        let opened = open(source, &batches[batch::HEADER_LEN..], OpenBounds::default())
-            .map_err(|error| of_walk(error.into(), 0))?;
+        let opened =
+            open(source, &batches[batch::HEADER_LEN..], bounds).map_err(|error| of_walk(error.into(), 0))?;
         walk(opened, &header, rules)?
     };
     let batches = match rules.compression {

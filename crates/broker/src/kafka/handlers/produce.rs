@@ -1,8 +1,9 @@
 //! Produce (key 0), versions 3–13 (0–2 are advertised, as Kafka 4 does for old librdkafka, and close
 //! the connection): appends record batches.
 //!
-//! Two phases. [`begin`] validates and enqueues every append before it returns, so pipelined requests
-//! keep their order; the future it returns waits for the acknowledgements. Transactional produce is
+//! Two phases. [`begin`] validates and enqueues every append before it is over, so pipelined requests
+//! keep their order where each is begun after the one before; the future that comes out of it waits for
+//! the acknowledgements. Transactional produce is
 //! refused: there are no transactions yet.
 
 use std::time::Duration;
@@ -40,6 +41,9 @@ pub(crate) const API: Api = Api {
     served_from: 3,
     to: 13,
 };
+
+/// After so many bytes of records, others who are served by the same thread have their turn.
+const TURN_BYTES: usize = 64 << 10;
 
 /// One partition between the two phases.
 struct Entry {
@@ -79,9 +83,9 @@ struct Topic {
     entries: Vec<Entry>,
 }
 
-/// Validates and enqueues; what is returned waits. With acks=0 nothing is answered, and a failure
-/// closes the connection.
-pub(crate) fn begin(
+/// Validates and enqueues; what comes out waits. With acks=0 nothing is answered, and a failure closes
+/// the connection.
+pub(crate) async fn begin(
     request: Request,
     message: ProduceRequest,
 ) -> impl Future<Output = Result<Option<Answer>, Refused>> + Send {
@@ -89,55 +93,55 @@ pub(crate) fn begin(
         0 => Ok(Acks::None),
         1 => Ok(Acks::Leader),
         -1 => Ok(Acks::All),
-        other => Err(Outcome::failed(
+        other => Err((
             ErrorCode::InvalidRequiredAcks,
             format!("acks={other}: only -1 (all), 0 and 1 are possible"),
         )),
     };
+    let acks = match (acks, &message.transactional_id) {
+        (Ok(_), Some(_)) => Err((
+            ErrorCode::TransactionalIdAuthorizationFailed,
+            "Transactions are not served by this version.".to_owned(),
+        )),
+        (acks, _) => acks,
+    };
     let timeout = Duration::from_millis(message.timeout_ms.max(0) as u64);
     let deadline = Instant::now() + timeout;
-    let transactional = message.transactional_id.is_some();
-    let topics: Vec<Topic> = message
-        .topic_data
-        .into_iter()
-        .map(|topic| {
-            let reference = topic_ref::by_version(request.version >= 13, &topic.name, topic.topic_id);
-            let entries = topic
-                .partition_data
-                .into_iter()
-                .map(|data| {
-                    let partition = PartitionIndex(data.index);
-                    let state = match &acks {
-                        Err(refused) => State::Done(Outcome::failed(refused.error, refused.message.clone())),
-                        Ok(_) if transactional => State::Done(Outcome::failed(
-                            ErrorCode::TransactionalIdAuthorizationFailed,
-                            "Transactions are not served by this version.".to_owned(),
-                        )),
-                        Ok(acks) => start(&request, &reference, partition, data.records, *acks),
-                    };
-                    Entry {
-                        index: data.index,
-                        state,
-                    }
-                })
-                .collect();
-            Topic {
-                name: topic.name,
-                reference,
-                entries,
+    let mut topics = Vec::with_capacity(message.topic_data.len());
+    let mut looked_at = 0;
+    for topic in message.topic_data {
+        let reference = topic_ref::by_version(request.version >= 13, &topic.name, topic.topic_id);
+        let mut entries = Vec::with_capacity(topic.partition_data.len());
+        for data in topic.partition_data {
+            looked_at += data.records.as_ref().map_or(0, Bytes::len);
+            if looked_at > TURN_BYTES {
+                looked_at = 0;
+                tokio::task::yield_now().await;
             }
-        })
-        .collect();
-    finish(
-        request,
-        topics,
-        acks.is_ok_and(|acks| acks == Acks::None),
-        deadline,
-    )
+            let state = match &acks {
+                Err((error, message)) => State::Done(Outcome::failed(*error, message.clone())),
+                Ok(acks) => {
+                    let partition = PartitionIndex(data.index);
+                    start(&request, &reference, partition, data.records, *acks).await
+                }
+            };
+            entries.push(Entry {
+                index: data.index,
+                state,
+            });
+        }
+        topics.push(Topic {
+            name: topic.name,
+            reference,
+            entries,
+        });
+    }
+    let unacknowledged = message.acks == 0;
+    finish(request, topics, unacknowledged, deadline)
 }
 
 /// Looks the partition up, validates its batches and enqueues the append.
-fn start(
+async fn start(
     request: &Request,
     reference: &TopicRef,
     partition: PartitionIndex,
@@ -171,7 +175,7 @@ fn start(
         );
     };
     let bytes = batches.len() as u64;
-    match records::validate(batches, &rules) {
+    match request.broker.validator.validate(batches, rules).await {
         Ok(valid) => {
             metrics::counter!(metric_names::TOPIC_BYTES_IN).increment(bytes);
             metrics::counter!(metric_names::RECORDS_IN).increment(valid.record_count.unsigned_abs().into());

@@ -90,7 +90,7 @@ fn compressed_garbage_is_an_invalid_record() {
 }
 
 /// One record whose value is this many zeros.
-fn zeros(size: usize) -> Vec<u8> {
+pub(super) fn zeros(size: usize) -> Vec<u8> {
     let mut body = vec![0, 0, 0, 1];
     put_varint(&mut body, size as i64);
     body.resize(body.len() + size, 0);

@@ -16,6 +16,7 @@ mod properties;
 mod search;
 mod seeds;
 mod validation;
+mod validator;
 
 const NOW: i64 = 1_700_000_000_000;
 const CODECS: [Compression; 5] = [
