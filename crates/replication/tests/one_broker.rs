@@ -38,7 +38,7 @@ async fn acknowledged_records_are_durable_and_read_back() {
     })
     .await;
     let read = partition.read(read_from(1)).await.unwrap();
-    assert_eq!(read.high_watermark, Offset(5));
+    assert_eq!(read.high_watermark, Some(Offset(5)));
     assert_eq!(
         read.records.len(),
         batch(&["a", "b"]).len() * 2 + batch(&["c"]).len()

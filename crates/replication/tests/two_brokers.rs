@@ -105,6 +105,31 @@ async fn what_was_not_committed_is_cut_after_a_failover() {
 }
 
 #[tokio::test]
+async fn a_new_leader_says_nothing_of_the_end_before_it_knows_it() {
+    let (one, two, tp) = pair(&[ONE, TWO]).await;
+    let partition = one.partition(tp);
+    append(&partition, &["a", "b"], Acks::Leader).await.unwrap();
+    assert_eq!(
+        partition.read(read_from(0)).await.unwrap().high_watermark,
+        Some(Offset(0))
+    );
+    // In its next epoch it is to keep what it has, and does not know yet how far that is committed.
+    one.cluster.elect(tp, ONE, &[ONE, TWO]);
+    one.catch_up().await;
+    let read = partition.read(read_from(0)).await.unwrap();
+    assert!(read.records.is_empty());
+    assert_eq!((read.high_watermark, read.last_stable_offset), (None, None));
+    two.catch_up().await;
+    replicate(&one, &two, tp).await;
+    assert_eq!(
+        partition.read(read_from(0)).await.unwrap().high_watermark,
+        Some(Offset(2))
+    );
+    one.stop().await;
+    two.stop().await;
+}
+
+#[tokio::test]
 async fn an_epoch_without_records_does_not_refuse_older_batches() {
     let (one, two, tp) = pair(&[ONE, TWO]).await;
     append(&one.partition(tp), &["a"], Acks::Leader).await.unwrap();

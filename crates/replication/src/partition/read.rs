@@ -51,10 +51,12 @@ pub struct EpochEnd {
 pub struct FetchedRecords {
     /// Whole batches; the first may begin before the wanted offset. Empty where there is nothing yet.
     pub records: Bytes,
-    /// The high watermark as of the read.
-    pub high_watermark: Offset,
-    /// The last stable offset as of the read.
-    pub last_stable_offset: Offset,
+    /// The high watermark as of the read; `None` while a new leader has not reached the start of its
+    /// epoch. What it remembers may lie before acknowledged records, and a client would take it for the
+    /// end of the partition.
+    pub high_watermark: Option<Offset>,
+    /// The last stable offset as of the read; `None` as for the high watermark.
+    pub last_stable_offset: Option<Offset>,
     /// The first offset that is kept.
     pub log_start_offset: Offset,
     /// Where the client's history and the log's part; there are no records then.
@@ -71,7 +73,7 @@ impl Partition {
     /// Reads records for a client. Where nothing is there yet the answer is empty and comes without a
     /// visit to the disk: [`Partition::subscribe_high_watermark`] tells when to ask again.
     pub async fn read(&self, request: FetchRead) -> Result<FetchedRecords, ReadRefused> {
-        let (mut found, sole) = {
+        let (mut found, committed, sole) = {
             let core = self.core.lock();
             let view = core.view(&self.log);
             let upper = core.state.check_read(
@@ -80,10 +82,11 @@ impl Partition {
                 request.from_follower_ok,
                 view,
             )?;
+            let settled = core.state.settled_high_watermark(None) != Err(ReadRefused::NotAvailable);
             let found = FetchedRecords {
                 records: Bytes::new(),
-                high_watermark: upper,
-                last_stable_offset: last_stable(upper),
+                high_watermark: settled.then_some(upper),
+                last_stable_offset: settled.then_some(last_stable(upper)),
                 log_start_offset: view.start,
                 diverging_epoch: None,
             };
@@ -91,7 +94,7 @@ impl Partition {
                 .state
                 .leader()
                 .is_ok_and(|leader| leader.replicas().len() == 1);
-            (found, sole)
+            (found, upper, sole)
         };
         if let Some(asked) = request.last_fetched_epoch
             && let Some(diverged) = self.diverges(asked, request.from)
@@ -100,8 +103,8 @@ impl Partition {
             return Ok(found);
         }
         let upper = match request.isolation {
-            Isolation::ReadUncommitted => found.high_watermark,
-            Isolation::ReadCommitted => found.last_stable_offset,
+            Isolation::ReadUncommitted => committed,
+            Isolation::ReadCommitted => last_stable(committed),
         };
         if request.from >= upper || (request.max_bytes == 0 && !request.min_one_batch) {
             return Ok(found);

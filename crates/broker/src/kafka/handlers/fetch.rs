@@ -168,8 +168,8 @@ async fn read_all(
                 out.push(FetchedPartition {
                     partition: part.partition,
                     error: ErrorCode::None,
-                    high_watermark: Some(read.high_watermark),
-                    last_stable_offset: Some(read.last_stable_offset),
+                    high_watermark: read.high_watermark,
+                    last_stable_offset: read.last_stable_offset,
                     log_start_offset: Some(read.log_start_offset),
                     diverging: read.diverging_epoch.map(|end| (end.epoch, end.end_offset)),
                     current_leader: None,
