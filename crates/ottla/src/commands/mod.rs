@@ -6,6 +6,7 @@ mod data;
 mod dev;
 mod dump_log;
 mod format;
+mod format_quorum;
 mod healthcheck;
 mod server;
 
@@ -18,6 +19,8 @@ use protocol::ClusterId;
 pub(crate) enum Command {
     /// Write the identity of a cluster and a node into its log directories, once, before the first start.
     Format(format::Format),
+    /// Format the directories of all controllers of a new cluster, once.
+    FormatQuorum(format_quorum::FormatQuorum),
     /// Print a fresh cluster id for `ottla format`.
     RandomClusterId,
     /// Run a node: a controller, a broker or both, as its configuration says.
@@ -50,6 +53,7 @@ impl Command {
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
         match self {
             Self::Format(command) => command.run(),
+            Self::FormatQuorum(command) => command.run(),
             Self::RandomClusterId => {
                 let id = ClusterId::new(protocol::DirectoryId::random().to_string())?;
                 println!("{id}");
