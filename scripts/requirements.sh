@@ -7,6 +7,11 @@ package_of() {
     cc) echo gcc ;;
     java) echo default-jre-headless ;;
     mvn) echo maven ;;
+    docker) echo docker.io ;;
+    readelf) echo binutils ;;
+    losetup | mount) echo mount ;;
+    mkfs.ext4) echo e2fsprogs ;;
+    mkfs.xfs) echo xfsprogs ;;
     *) echo "$1" ;;
   esac
 }
