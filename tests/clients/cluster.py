@@ -6,6 +6,7 @@ import os
 import time
 import unittest
 
+from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient, NewTopic
 
 BOOTSTRAP = os.environ["OTTLA_BOOTSTRAP"]
@@ -41,6 +42,17 @@ def create_topic(name=None, partitions=1, replicas=3, config=None):
 
 def delete_topic(name):
     admin().delete_topics([name], operation_timeout=PATIENCE)[name].result(PATIENCE)
+
+
+def recreate_topic(name):
+    """Deletes a topic and creates it again, or finds that a producer of it was faster: their requests for metadata
+    create what is not there."""
+    delete_topic(name)
+    try:
+        create_topic(name)
+    except KafkaException as refused:
+        if refused.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
+            raise
 
 
 class WaitingTest(unittest.TestCase):

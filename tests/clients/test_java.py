@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import java_tools
-from cluster import BOOTSTRAP, PATIENCE, CODECS, LARGEST_VALUE, ClusterTest, create_topic, delete_topic, unused_name
+from cluster import BOOTSTRAP, PATIENCE, CODECS, LARGEST_VALUE, ClusterTest, create_topic, recreate_topic, unused_name
 
 # Fields are separated by tabs: headers, key, value.
 LINES = [
@@ -177,7 +177,6 @@ class JavaToolsTest(ClusterTest):
 
     def test_a_topic_deleted_and_created_again_under_its_users(self):
         topic = create_topic()
-        acknowledged = []
         writer = Tool("kafka-verifiable-producer", "--topic", topic, "--throughput", "100", retries=True)
         reader = Tool("kafka-console-consumer", "--topic", topic, "--partition", "0", "--offset", "earliest")
         self.addCleanup(reader.end)
@@ -189,13 +188,13 @@ class JavaToolsTest(ClusterTest):
 
         self.wait_until(lambda: len(acknowledgements()) > 50, "nothing is acknowledged")
         self.wait_until(lambda: len(reader.lines) > 50, "nothing is read")
-        delete_topic(topic)
-        before = acknowledgements()
-        create_topic(topic)
+        recreate_topic(topic)
 
         def new_ones():
             # Offsets of the new topic begin at 0 again.
-            return [pair for pair in acknowledgements()[len(before) :] if pair[1] < before[-1][1]]
+            pairs = acknowledgements()
+            first = next((i for i in range(1, len(pairs)) if pairs[i][1] < pairs[i - 1][1]), len(pairs))
+            return pairs[first:]
 
         acknowledged = self.wait_until(lambda: len(new_ones()) > 50 and new_ones(), "nothing reaches the new topic")
         self.wait_until(
@@ -205,7 +204,8 @@ class JavaToolsTest(ClusterTest):
         count = acknowledged[-1][1] + 1
         values = [int(line.rsplit("\t", 1)[1]) for line in consume_lines(topic, "earliest", count)]
         self.assertEqual(values, sorted(set(values)), "doubled or reordered")
-        self.assertGreater(values[0], before[-1][0], "something of the old topic is there")
+        old = [value for value, _ in acknowledgements() if value < acknowledged[0][0]]
+        self.assertEqual(set(values) & set(old), set(), "something of the old topic is there")
         for value, offset in acknowledged:
             self.assertEqual(values[offset], value)
 

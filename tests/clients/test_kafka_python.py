@@ -5,7 +5,7 @@ import time
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.errors import KafkaError, MessageSizeTooLargeError
 
-from cluster import BOOTSTRAP, CODECS, LARGEST_VALUE, PATIENCE, ClusterTest, create_topic, delete_topic
+from cluster import BOOTSTRAP, CODECS, LARGEST_VALUE, PATIENCE, ClusterTest, create_topic, recreate_topic
 
 CREATE_TIME = 0
 SERVERS = BOOTSTRAP.split(",")
@@ -115,8 +115,7 @@ class KafkaPythonTest(ClusterTest):
             writer.send(topic, b"old", partition=0).get(PATIENCE)
         reader = self.reader(topic)
         self.poll(reader, 3)
-        delete_topic(topic)
-        create_topic(topic)
+        recreate_topic(topic)
         self.assertEqual(writer.send(topic, b"new", partition=0).get(PATIENCE).offset, 0)
         writer.close()
         # The reader stood at offset 3 of the old topic, which the new one does not have.

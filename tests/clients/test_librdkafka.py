@@ -13,7 +13,7 @@ from confluent_kafka import (
     TopicPartition,
 )
 
-from cluster import BOOTSTRAP, CODECS, LARGEST_VALUE, PATIENCE, ClusterTest, create_topic, delete_topic
+from cluster import BOOTSTRAP, CODECS, LARGEST_VALUE, PATIENCE, ClusterTest, create_topic, recreate_topic
 
 
 class Delivery:
@@ -150,8 +150,7 @@ class LibrdkafkaTest(ClusterTest):
         self.send(writer, topic, [{"value": b"old"}] * 3)
         reader = consumer(topic, **{"auto.offset.reset": "earliest", "topic.metadata.refresh.interval.ms": 1000})
         self.read(reader, 3)
-        delete_topic(topic)
-        create_topic(topic)
+        recreate_topic(topic)
         # The same producer goes on; its metadata is of the old topic until it is told.
         delivery = Delivery()
 
