@@ -2,6 +2,7 @@
 # Builds the static binary and the image that deploy/docker-compose.yml runs. Nothing is pulled.
 #
 #   deploy/build-image.sh [IMAGE]
+#   deploy/build-image.sh --binary       only the binary; prints its path
 #
 # IMAGE defaults to localhost/ottla, the name that docker-compose.yml looks for. DEPLOY_BINARY names a
 # static binary to use instead of building one.
@@ -9,7 +10,7 @@ set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 . "$root/scripts/requirements.sh"
 image=${1:-localhost/ottla}
-require docker readelf
+require readelf
 
 if [ -n "${DEPLOY_BINARY:-}" ]; then
   binary=$DEPLOY_BINARY
@@ -28,7 +29,12 @@ if LC_ALL=C readelf --program-headers "$binary" | grep -q INTERP; then
   echo "build-image: $binary needs a dynamic loader, which an image from scratch does not have" >&2
   exit 1
 fi
+if [ "$image" = --binary ]; then
+  echo "$binary"
+  exit
+fi
 
+require docker
 context=$(mktemp -d)
 trap 'rm -rf "$context"' EXIT
 mkdir -p "$context/directories/var/lib/ottla" "$context/directories/quorum/"{1,2,3,4,5}

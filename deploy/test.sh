@@ -8,8 +8,9 @@
 #   deploy/test.sh
 #
 # Nothing is pulled: the client's image is made of this machine's kcat. Where no engine answers and this is
-# root, one is started for the test and stopped at the end. DEPLOY_BINARY names a static binary to use
-# instead of building one. Exit codes: 0 all held, 1 something did not, 2 the test could not run here.
+# root, one is started for the test, in a network namespace of its own, and stopped at the end. DEPLOY_BINARY
+# names a static binary to use instead of building one. Exit codes: 0 all held, 1 something did not, 2 the
+# test could not run here.
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cd "$root"
@@ -20,6 +21,22 @@ if docker compose version >/dev/null 2>&1; then
 else
   require docker-compose
   compose=(docker-compose)
+fi
+
+# An engine of our own lives in a network namespace, and all of this test with it: bridges, firewall rules
+# and published ports end when it does. What needs the network comes before.
+if ! docker info >/dev/null 2>&1; then
+  if [ "$(id -u)" -ne 0 ] || ! command -v dockerd >/dev/null; then
+    echo "deploy/test: no Docker engine answers at ${DOCKER_HOST:-the usual socket}: start one, or run this as root with dockerd installed (Debian: docker.io)" >&2
+    exit 2
+  fi
+  if [ "${DEPLOY_OWN_ENGINE:-}" != true ]; then
+    require ip iptables
+    DEPLOY_BINARY=$(deploy/build-image.sh --binary)
+    export DEPLOY_BINARY DEPLOY_OWN_ENGINE=true
+    exec unshare --net "$root/deploy/test.sh"
+  fi
+  ip link set lo up
 fi
 
 project="ottla-test-$$"
@@ -74,11 +91,7 @@ finish() {
 }
 trap finish EXIT
 
-if ! docker info >/dev/null 2>&1; then
-  if [ "$(id -u)" -ne 0 ] || ! command -v dockerd >/dev/null; then
-    echo "deploy/test: no Docker engine answers at ${DOCKER_HOST:-the usual socket}: start one, or run this as root with dockerd installed (Debian: docker.io)" >&2
-    exit 2
-  fi
+if [ "${DEPLOY_OWN_ENGINE:-}" = true ]; then
   export DOCKER_HOST="unix://$work/docker.sock"
   dockerd --data-root "$work/engine" --exec-root "$work/engine-run" --pidfile "$work/engine.pid" \
     --host "$DOCKER_HOST" >"$work/engine.log" 2>&1 &

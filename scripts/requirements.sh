@@ -8,6 +8,7 @@ package_of() {
     java) echo default-jre-headless ;;
     mvn) echo maven ;;
     docker) echo docker.io ;;
+    ip) echo iproute2 ;;
     readelf) echo binutils ;;
     losetup | mount) echo mount ;;
     mkfs.ext4) echo e2fsprogs ;;
