@@ -122,12 +122,14 @@ wait_ready() {
   done
 }
 
+# Formats the controllers of a new cluster. One whose folder vanished later stays unformatted, and refuses to
+# start: it must not come back blank and vote.
+seats=()
+for ((i = 1; i <= controllers; i++)); do seats+=("$((100 + i))=$data/controller-$((100 + i))"); done
+"$ottla" format-quorum --cluster-id "$cluster_id" "${seats[@]}" >&2
 for ((i = 1; i <= controllers; i++)); do
   name="controller-$((100 + i))"
   write_config "$name" $((100 + i)) controller $((base_port + 10100 + i - 1))
-  if [ ! -e "$data/$name/meta.properties" ]; then
-    "$ottla" format --cluster-id "$cluster_id" --config "$data/config/$name.properties" >&2
-  fi
   start "$name"
 done
 bootstrap=""
