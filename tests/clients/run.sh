@@ -12,19 +12,10 @@ set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 cd "$root"
 . scripts/requirements.sh
-require cargo cc make kcat python3 java mvn
-if ! python3 -c 'import ensurepip, venv' 2>/dev/null; then
-  require python3-venv
-fi
-
+require cargo cc make kcat java mvn
+. tests/clients/venv.sh
+clients=$venv
 target="${CARGO_TARGET_DIR:-$root/target}"
-clients="$target/test-clients"
-if ! cmp -s tests/clients/requirements.txt "$clients/installed.txt"; then
-  rm -rf "$clients"
-  python3 -m venv "$clients"
-  "$clients/bin/pip" install --quiet --disable-pip-version-check --requirement tests/clients/requirements.txt
-  cp tests/clients/requirements.txt "$clients/installed.txt"
-fi
 export KAFKA_JARS="$clients/java"
 if ! cmp -s tests/clients/java/pom.xml "$KAFKA_JARS/installed.xml"; then
   rm -rf "$KAFKA_JARS"

@@ -8,11 +8,13 @@ cache) is not in the copy, as after a power cut.
 
 import os
 import subprocess
+import time
 from pathlib import Path
 
 # xfs wants 300 MB. The files have holes: what is not written takes no space.
 DISK_BYTES = 320 << 20
 OUTER_BYTES = 16 << 30
+_PATIENCE = 20.0
 
 _MAKE = {
     "ext4": ["mkfs.ext4", "-q", "-F", "-E", "lazy_itable_init=0,lazy_journal_init=0"],
@@ -41,8 +43,16 @@ class _Mounts:
         self._mounted.append(place)
 
     def unmount_all(self):
+        deadline = time.monotonic() + _PATIENCE
         while self._mounted:
-            run("umount", self._mounted[-1])
+            try:
+                run("umount", self._mounted[-1])
+            except RuntimeError:
+                # The kernel lets go of a killed process's mounts and loop devices a moment later.
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.05)
+                continue
             self._mounted.pop()
 
 

@@ -2,7 +2,7 @@
 
 import argparse
 import shutil
-import subprocess
+import signal
 import sys
 import tempfile
 import threading
@@ -182,14 +182,16 @@ def main():
     parser.add_argument("--seconds", type=float, default=2.0)
     parser.add_argument("--debug", action="store_true")
     arguments = parser.parse_args()
+    # Told to end, it still stops the nodes and unmounts the disks.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     verdict = 0
     for file_system in arguments.fs or ["ext4", "xfs"]:
         folder = Path(tempfile.mkdtemp(prefix="ottla-power-loss-"))
         try:
             lost = rounds(file_system, arguments.rounds, arguments.seconds, arguments.debug, folder)
         finally:
-            # Only what is no mount any more may be removed.
-            if subprocess.run(["findmnt", "--source", folder], capture_output=True, check=False).returncode:
+            # Nothing is removed from a file system that is still mounted.
+            if str(folder) not in Path("/proc/self/mounts").read_text():
                 shutil.rmtree(folder)
         if lost["synced"]:
             print(f"{file_system}: {lost['synced']} acknowledged records were LOST")
