@@ -65,7 +65,8 @@ pub struct ManagerConfig {
     pub producer_expiration: Duration,
     /// Threads that fsync, over all directories.
     pub flush_threads: usize,
-    /// `file.delete.delay.ms`: how long a deleted partition's files stay.
+    /// How long the files of a deleted partition stay that was offline, or was found deleted; one that was
+    /// open goes by its log's `file.delete.delay.ms`.
     pub file_delete_delay: Duration,
     /// How long a stray partition is kept, at least; counted anew from each start.
     pub stray_retention: Duration,

@@ -67,9 +67,11 @@ impl LogManager {
         {
             tracing::warn!(log = %to.display(), %error, "a log that was put aside did not close");
         }
-        let delay = match suffix {
-            Suffix::Stray => self.config.stray_retention,
-            Suffix::Delete | Suffix::New => self.config.file_delete_delay,
+        let delay = match (suffix, &taken) {
+            (Suffix::Stray, _) => self.config.stray_retention,
+            (Suffix::Delete | Suffix::New, Taken::Hosted(hosted)) => hosted.log.config().file_delete_delay,
+            // Its settings were never read.
+            (Suffix::Delete | Suffix::New, Taken::Offline(_)) => self.config.file_delete_delay,
         };
         self.schedule_removal(to, Monotonic::now() + delay);
         // The rename is not synced here. Were it undone by a power loss, the directory would still say of

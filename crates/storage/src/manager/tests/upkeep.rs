@@ -6,7 +6,6 @@ fn quick(dir: &Path) -> ManagerConfig {
     ManagerConfig {
         checkpoint_interval: Duration::from_millis(5),
         retention_interval: Duration::from_millis(5),
-        file_delete_delay: Duration::ZERO,
         ..config(dir)
     }
 }
@@ -20,7 +19,10 @@ fn checkpoints_are_written_and_deleted_partitions_removed() {
     let log = create(&manager, kept, "orders");
     append(&log, "a value");
     log.flush().expect("flush");
-    create(&manager, gone, "orders");
+    create(&manager, gone, "orders").set_config(LogConfig {
+        file_delete_delay: Duration::ZERO,
+        ..LogConfig::default()
+    });
     manager.delete(gone).expect("delete");
     let points = || {
         checkpoint::read_offsets(&dir.path().join(RECOVERY_POINTS))
