@@ -145,6 +145,30 @@ impl SegmentIndexes {
             .map_or(0, |i| u64::from(self.offsets[i].position))
     }
 
+    /// Where a read of a segment of `size` bytes, from `position` up to `limit` at most, had better end so
+    /// that it fetches no half batch and nothing that ends at or after `upper`. An end that would leave
+    /// nothing to read is not proposed.
+    pub(crate) fn read_end(&self, position: u64, limit: u64, size: u64, upper: Offset) -> u64 {
+        // Every batch that ends before `upper` lies before any that does not.
+        let reached = self
+            .offsets
+            .partition_point(|e| at(self.base, e.relative) < upper);
+        let useful = self
+            .offsets
+            .get(reached)
+            .map_or(limit, |e| limit.min(u64::from(e.position)));
+        let end = if useful < size {
+            // The last batch known to begin no later than that is cut off, or begins just there.
+            let begun = self.offsets.partition_point(|e| u64::from(e.position) <= useful);
+            begun
+                .checked_sub(1)
+                .map_or(useful, |i| u64::from(self.offsets[i].position))
+        } else {
+            useful
+        };
+        if end > position { end } else { limit }
+    }
+
     /// The offset up to which no batch has a timestamp of `timestamp` or more, except perhaps the
     /// batch that ends with it.
     pub(crate) fn offset_before_time(&self, timestamp: i64) -> Offset {
@@ -187,5 +211,61 @@ fn read_file(path: &Path) -> io::Result<Option<Vec<u8>>> {
         Ok(bytes) => Ok(Some(bytes)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use protocol::batch::BatchBuilder;
+
+    use super::*;
+
+    /// Ten batches of one record each, back to back; and where they end.
+    fn ten_batches() -> (SegmentIndexes, u64) {
+        let mut indexes = SegmentIndexes::new(Offset(100), 0);
+        let mut position = 0;
+        for offset in 100..110 {
+            let builder = BatchBuilder {
+                base_offset: Offset(offset),
+                ..BatchBuilder::default()
+            };
+            let batch = builder.build_records(&[(None, Some(&[0; 50]))]);
+            let header = BatchHeader::parse(&batch).expect("a batch");
+            indexes.add(&header, position);
+            position += header.size as u64;
+        }
+        (indexes, position)
+    }
+
+    #[test]
+    fn reads_end_where_batches_do() {
+        let (indexes, size) = ten_batches();
+        let batch = size / 10;
+        let end = |position, limit, upper| indexes.read_end(position, limit, size, Offset(upper));
+        assert_eq!(end(0, 3 * batch + 7, 110), 3 * batch, "no half batch");
+        assert_eq!(end(0, 3 * batch, 110), 3 * batch, "whole ones as they are");
+        assert_eq!(end(0, size, 110), size, "all there is");
+        assert_eq!(
+            end(0, size, 104),
+            4 * batch,
+            "nothing at or after the upper offset"
+        );
+        assert_eq!(end(2 * batch, size, 104), 4 * batch);
+    }
+
+    #[test]
+    fn there_is_always_something_to_read() {
+        let (indexes, size) = ten_batches();
+        let batch = size / 10;
+        assert_eq!(
+            indexes.read_end(2 * batch, 2 * batch + 9, size, Offset(110)),
+            2 * batch + 9,
+            "a batch larger than the limit"
+        );
+        assert_eq!(
+            indexes.read_end(4 * batch, size, size, Offset(104)),
+            size,
+            "an upper offset that the first batch reaches"
+        );
     }
 }

@@ -225,6 +225,15 @@ impl Segment {
         Ok(look(&self.load_indexes()?))
     }
 
+    /// [`SegmentIndexes::read_end`], where the indexes are in memory; else `limit`.
+    pub(crate) fn read_end(&self, position: u64, limit: u64, size: u64, upper: Offset) -> u64 {
+        let indexes = self.indexes.read();
+        let end = indexes
+            .as_ref()
+            .map(|indexes| indexes.read_end(position, limit, size, upper));
+        end.unwrap_or(limit)
+    }
+
     /// The indexes of a sealed segment as their files tell, which are rebuilt if need be.
     pub(crate) fn load_indexes(&self) -> Result<SegmentIndexes, StorageError> {
         if let Some(indexes) = self.stored_indexes(0)? {

@@ -172,11 +172,15 @@ impl Log {
         };
         let mut trusted = hint.is_some() || position == 0;
         let mut wanted = request.max_bytes.saturating_add(slack);
+        // A batch that was cut off: what the index knows of its end must not cut it off again.
+        let mut needed = 0;
         loop {
             if position >= size {
                 return Ok(Attempt::NextSegment);
             }
-            let len = (size - position).min(wanted.max(INDEX_SLACK) as u64) as usize;
+            let limit = position + (size - position).min(wanted.max(INDEX_SLACK) as u64);
+            let useful = segment.read_end(position, limit, size, upper) - position;
+            let len = useful.max(needed).min(limit - position) as usize;
             let buffer = pread(&file, position, len)
                 .map_err(|source| StorageError::io("read", &segment.path(FileKind::Log))(source))?;
             if buffer.len() < len {
@@ -216,10 +220,14 @@ impl Log {
                         next_offset: request.from,
                     }));
                 }
-                Selection::Further { skip, needed } => {
+                Selection::Further {
+                    skip,
+                    needed: cut_off,
+                } => {
                     position += skip as u64;
                     trusted = true;
-                    wanted = request.max_bytes.max(needed);
+                    needed = cut_off as u64;
+                    wanted = request.max_bytes.max(cut_off);
                 }
                 Selection::Lost => {
                     // The index led astray: walk from the segment's beginning.
@@ -227,6 +235,7 @@ impl Log {
                         "segment index does not fit its batches");
                     position = 0;
                     trusted = true;
+                    needed = 0;
                 }
                 Selection::Damaged { at, damage } => {
                     return Err(segment.corrupt(position + at as u64, damage));
