@@ -5,17 +5,16 @@ import json
 import shutil
 import signal
 import socket
-import subprocess
 import sys
 import tempfile
 import time
+import traceback
 from datetime import datetime, timezone
 from pathlib import Path
 
 from . import report
 from .clusters import Kafka, Ottla
 from .measure import Client, Failed, Lengths, Round, machine
-from .processes import Ended
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 NEEDED_BYTES = 30 << 30
@@ -76,9 +75,9 @@ def one_side(name, round_, arguments, client, results, say):
         refuse_used_ports(cluster)
         client.call("touch", "--mib", TOUCHED_MIB, timeout=300)
         Round(cluster, client, Lengths(arguments.seconds), say, keep).run()
-    except (Failed, Ended, RuntimeError, OSError, subprocess.TimeoutExpired, KeyError, ValueError) as failure:
-        say(f"FAILED: {failure}")
-        keep({"what": "round", "failure": str(failure)})
+    except Exception as failure:  # noqa: BLE001: not even a mistake in here may take the other side's figures
+        say(f"FAILED: {failure!r}\n{traceback.format_exc()}")
+        keep({"what": "round", "failure": str(failure) or repr(failure)})
         kept = arguments.out / f"logs-{name}-{round_}"
         if (folder / "logs").exists():
             shutil.copytree(folder / "logs", kept, dirs_exist_ok=True)
@@ -109,7 +108,12 @@ def main():
     arguments.out.mkdir(parents=True, exist_ok=True)
     say = Log(arguments.out / "run.log")
     # A polite end cleans up as well.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    def end(number, _frame):
+        say(f"ended by {signal.Signals(number).name}")
+        sys.exit(128 + number)
+
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, end)
     results = Results(
         arguments.out / "results.json",
         {

@@ -7,12 +7,16 @@ import time
 from pathlib import Path
 
 from .clusters import BROKERS
+from .processes import end_with_parent
 
 # flush.messages: 1 is a flush before every acknowledgement; the largest number is Kafka's default, none.
 FLUSH = {"fsync": 1, "page cache": 9223372036854775807}
 PARTITIONS = (1, 12)
 RECORD_BYTES = 1024
 PACED_PER_SECOND = 1000
+# librdkafka polls without a pause while it has batches ready and five requests on their way, a whole core at
+# worst. What brokers can use of that core, they get.
+SATURATING_NICENESS = 10
 # Until the files of a deleted topic have gone.
 SETTLE_SECONDS = 20
 SETTLED_BYTES = 256 << 20
@@ -38,16 +42,24 @@ class Client:
     def __init__(self, program):
         self.program = program
 
-    def call(self, *arguments, timeout):
+    def call(self, *arguments, timeout, niceness=0):
         """The figures of one command."""
         command = [str(part) for part in (self.program, *arguments)]
         try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=timeout)
+            done = subprocess.run(
+                command, capture_output=True, text=True, timeout=timeout, preexec_fn=lambda: prepare(niceness)
+            )
         except subprocess.TimeoutExpired as expired:
             raise Failed(f"load {arguments[0]} hung for {timeout:.0f} s") from expired
         if done.returncode != 0:
             raise Failed(done.stderr.strip()[-600:] or f"load {arguments[0]} ended with {done.returncode}")
         return json.loads(done.stdout)
+
+
+def prepare(niceness):
+    """In the child."""
+    end_with_parent()
+    os.nice(niceness)
 
 
 class Round:
@@ -120,8 +132,10 @@ class Round:
     def produce(self, topic, seconds, *pace):
         figures = self.client.call(
             "produce", *self.at(topic), *self.window(seconds), "--record-bytes", RECORD_BYTES, *pace,
-            timeout=seconds + 60,
+            timeout=seconds + 60, niceness=0 if pace else SATURATING_NICENESS,
         )  # fmt: skip
+        if not figures["records"]:
+            raise Failed("no record was acknowledged in the window")
         if figures["failed"] or not figures["drained"]:
             raise Failed(f"{figures['failed']} records failed: {figures['first_failure']}")
         return figures
