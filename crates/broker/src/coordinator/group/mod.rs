@@ -25,6 +25,8 @@ mod replies;
 mod request;
 mod requests;
 mod shard;
+#[cfg(test)]
+mod tests;
 mod timers;
 mod views;
 

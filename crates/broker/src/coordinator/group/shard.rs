@@ -125,7 +125,10 @@ impl GroupShard {
             let Group::Classic(group) = &mut entry.group;
             group.loaded(&mut fx);
         }
-        fx.schedule(TimerKey::Expiry, self.config.offsets_retention_check_interval_ms);
+        fx.schedule(
+            TimerKey::Expiry,
+            self.config.offsets_retention_check_interval_ms.max(1),
+        );
     }
 
     /// When [`tick`](Self::tick) has something to do, on [`Now::instant_ms`]'s clock.
@@ -188,7 +191,10 @@ impl GroupShard {
                 entry.write(rest, &mut fx);
             }
         }
-        fx.schedule(TimerKey::Expiry, self.config.offsets_retention_check_interval_ms);
+        fx.schedule(
+            TimerKey::Expiry,
+            self.config.offsets_retention_check_interval_ms.max(1),
+        );
         self.groups.retain(|_, entry| !entry.is_vacant());
     }
 

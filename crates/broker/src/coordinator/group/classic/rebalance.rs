@@ -15,6 +15,10 @@ use crate::coordinator::group::{
     timers::TimerKey,
 };
 
+/// How long a rebalance that nobody joined waits at least before it looks again: members may say
+/// that they take no time at all.
+const SHORTEST_WAIT_MS: u64 = 100;
+
 impl ClassicGroup {
     /// Something about the members changed: begins a rebalance, or goes on with the one that is
     /// under way.
@@ -88,7 +92,8 @@ impl ClassicGroup {
         if !self.elect_joined_leader() && !self.members.is_empty() {
             // Only static members are left, and none came: until one does, or their sessions end.
             self.state = State::PreparingRebalance { initial: None };
-            fx.schedule(TimerKey::Join(self.id.clone()), self.rebalance_timeout());
+            let again = self.rebalance_timeout().max(SHORTEST_WAIT_MS);
+            fx.schedule(TimerKey::Join(self.id.clone()), again);
             return;
         }
         self.generation = self.generation.next();

@@ -1,1 +1,0 @@
-//! Rules of the classic protocol, state by state.

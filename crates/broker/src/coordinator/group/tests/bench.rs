@@ -1,0 +1,409 @@
+//! A shard on a bench: its log, its clock, and everything that was asked and answered.
+
+use std::collections::BTreeMap;
+
+use bytes::{Bytes, BytesMut};
+use kafka_protocol::{
+    messages::{
+        DeleteGroupsResponse, DescribeGroupsResponse, HeartbeatRequest, JoinGroupRequest, JoinGroupResponse,
+        LeaveGroupRequest, ListGroupsResponse, OffsetCommitRequest, OffsetFetchResponse, SyncGroupRequest,
+        SyncGroupResponse,
+        join_group_request::JoinGroupRequestProtocol,
+        leave_group_request::MemberIdentity,
+        offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic},
+        offset_fetch_request::{OffsetFetchRequestGroup, OffsetFetchRequestTopics},
+        sync_group_request::SyncGroupRequestAssignment,
+    },
+    protocol::{Encodable, StrBytes},
+};
+use protocol::ErrorCode;
+use uuid::Uuid;
+
+use crate::coordinator::group::{
+    Answer, Barrier, Caller, CoordinatorRecord, GroupConfig, GroupReply, GroupRequest, GroupShard, Now,
+    Outcome, ReplyToken,
+};
+
+pub(super) const SESSION_MS: i32 = 10_000;
+pub(super) const REBALANCE_MS: i32 = 30_000;
+
+/// A string for a request.
+pub(super) fn text(text: &str) -> StrBytes {
+    StrBytes::from_string(text.to_owned())
+}
+
+/// What a consumer says that wants these topics.
+pub(super) fn subscription(topics: &[&str]) -> Bytes {
+    let mut bytes = vec![0, 1];
+    bytes.extend(i32::try_from(topics.len()).expect("few").to_be_bytes());
+    for topic in topics {
+        bytes.extend(i16::try_from(topic.len()).expect("short").to_be_bytes());
+        bytes.extend(topic.as_bytes());
+    }
+    bytes.into()
+}
+
+/// The error of an answer; of one about several things, the first.
+pub(super) fn error_of(reply: &GroupReply) -> ErrorCode {
+    let code = match reply {
+        GroupReply::Join(reply) => reply.error_code,
+        GroupReply::Sync(reply) => reply.error_code,
+        GroupReply::Heartbeat(reply) => reply.error_code,
+        GroupReply::Leave(reply) => match reply.members.first() {
+            Some(member) if reply.error_code == 0 => member.error_code,
+            _ => reply.error_code,
+        },
+        GroupReply::CommitOffsets(reply) => reply.topics[0].partitions[0].error_code,
+        GroupReply::FetchOffsets(reply) => reply.error_code,
+        GroupReply::DeleteOffsets(reply) => match reply.topics.first() {
+            Some(topic) if reply.error_code == 0 => topic.partitions[0].error_code,
+            _ => reply.error_code,
+        },
+        GroupReply::Describe(reply) => reply.error_code,
+        GroupReply::List(Ok(_)) => 0,
+        GroupReply::List(Err(error)) => error.code(),
+        GroupReply::Delete(reply) => reply.error_code,
+    };
+    ErrorCode::from_code(code).expect("a code that there is")
+}
+
+/// A SyncGroup of one member in one generation.
+pub(super) fn sync(member_id: &str, generation: i32, assigns: &[(&str, &str)]) -> SyncGroupRequest {
+    let assignments = assigns.iter().map(|(member_id, assignment)| {
+        SyncGroupRequestAssignment::default()
+            .with_member_id(text(member_id))
+            .with_assignment(Bytes::copy_from_slice(assignment.as_bytes()))
+    });
+    SyncGroupRequest::default()
+        .with_group_id(text("g").into())
+        .with_member_id(text(member_id))
+        .with_generation_id(generation)
+        .with_protocol_type(None)
+        .with_protocol_name(None)
+        .with_assignments(assignments.collect())
+}
+
+/// A JoinGroup of a consumer with one protocol for each of the names.
+pub(super) fn join(member_id: &str, protocols: &[&str]) -> JoinGroupRequest {
+    let protocols = protocols.iter().map(|name| {
+        JoinGroupRequestProtocol::default()
+            .with_name(text(name))
+            .with_metadata(subscription(&["t"]))
+    });
+    JoinGroupRequest::default()
+        .with_group_id(text("g").into())
+        .with_member_id(text(member_id))
+        .with_protocol_type(text("consumer"))
+        .with_session_timeout_ms(SESSION_MS)
+        .with_rebalance_timeout_ms(REBALANCE_MS)
+        .with_protocols(protocols.collect())
+}
+
+pub(super) fn heartbeat(member_id: &str, generation: i32) -> HeartbeatRequest {
+    HeartbeatRequest::default()
+        .with_group_id(text("g").into())
+        .with_member_id(text(member_id))
+        .with_generation_id(generation)
+}
+
+/// A LeaveGroup of one member, by its id or (with an empty one) by its instance id.
+pub(super) fn leave(member_id: &str, instance_id: Option<&str>) -> LeaveGroupRequest {
+    let member = MemberIdentity::default()
+        .with_member_id(text(member_id))
+        .with_group_instance_id(instance_id.map(text));
+    LeaveGroupRequest::default()
+        .with_group_id(text("g").into())
+        .with_members(vec![member])
+}
+
+/// A commit of one offset of one partition of a topic.
+pub(super) fn commit(member_id: &str, generation: i32, topic: &str, offset: i64) -> OffsetCommitRequest {
+    let partition = OffsetCommitRequestPartition::default()
+        .with_partition_index(0)
+        .with_committed_offset(offset)
+        .with_committed_leader_epoch(4)
+        .with_committed_metadata(Some(text("m")));
+    let topic = OffsetCommitRequestTopic::default()
+        .with_name(text(topic).into())
+        .with_partitions(vec![partition]);
+    OffsetCommitRequest::default()
+        .with_group_id(text("g").into())
+        .with_member_id(text(member_id))
+        .with_generation_id_or_member_epoch(generation)
+        .with_topics(vec![topic])
+}
+
+/// The question for an offset of partition 0 of a topic; for all with no topic.
+pub(super) fn fetch(topic: Option<&str>) -> GroupRequest {
+    let topics = topic.map(|topic| {
+        vec![
+            OffsetFetchRequestTopics::default()
+                .with_name(text(topic).into())
+                .with_partition_indexes(vec![0]),
+        ]
+    });
+    GroupRequest::FetchOffsets {
+        group: OffsetFetchRequestGroup::default()
+            .with_group_id(text("g").into())
+            .with_topics(topics),
+        require_stable: true,
+    }
+}
+
+/// A shard and what surrounds it.
+#[derive(Debug)]
+pub(super) struct Bench {
+    pub(super) shard: GroupShard,
+    pub(super) now: Now,
+    /// All records that were returned, in order.
+    pub(super) log: Vec<CoordinatorRecord>,
+    /// The answers that were given, with the length of the log that they wait for.
+    pub(super) answers: BTreeMap<ReplyToken, (Answer, usize)>,
+    versions: BTreeMap<ReplyToken, i16>,
+    /// Whether after each outcome a replay of the whole log is compared with the shard.
+    pub(super) replays_every_outcome: bool,
+}
+
+impl Bench {
+    pub(super) fn new() -> Self {
+        Self::with(GroupConfig::default())
+    }
+
+    pub(super) fn with(config: GroupConfig) -> Self {
+        let now = Now {
+            instant_ms: 5_000,
+            wall_ms: 1_700_000_000_000,
+        };
+        let mut shard = GroupShard::new(config);
+        shard.loaded(now);
+        Self {
+            shard,
+            now,
+            log: Vec::new(),
+            answers: BTreeMap::new(),
+            versions: BTreeMap::new(),
+            replays_every_outcome: true,
+        }
+    }
+
+    fn absorb(&mut self, outcome: Outcome) {
+        self.log.extend(outcome.records);
+        for answer in outcome.replies {
+            self.take(answer);
+        }
+        if self.replays_every_outcome {
+            assert_eq!(
+                self.replayed().snapshot(),
+                self.shard.snapshot(),
+                "replay is the same"
+            );
+        }
+    }
+
+    /// A shard that knows nothing but the log.
+    fn replayed(&self) -> GroupShard {
+        let mut shard = GroupShard::new(self.shard.config.clone());
+        for record in &self.log {
+            shard
+                .replay(&record.key, record.value.as_deref())
+                .expect("what was written can be read");
+        }
+        shard
+    }
+
+    /// Takes an answer: the only one to its request, in a form that the request's version has.
+    fn take(&mut self, answer: Answer) {
+        encode(&answer.reply, self.versions[&answer.token]);
+        check_barrier(&answer);
+        let token = answer.token;
+        let earlier = self.answers.insert(token, (answer, self.log.len()));
+        assert_eq!(earlier, None, "answered once");
+    }
+
+    /// Sends a request in a version of its API.
+    pub(super) fn send(&mut self, version: i16, request: GroupRequest) -> ReplyToken {
+        let token = ReplyToken(self.versions.len() as u64);
+        self.versions.insert(token, version);
+        let caller = Caller {
+            client_id: text("app"),
+            client_host: text("/127.0.0.1"),
+            api_version: version,
+        };
+        let outcome = self.shard.handle(self.now, &caller, token, request);
+        self.absorb(outcome);
+        token
+    }
+
+    pub(super) fn send_join(&mut self, version: i16, body: JoinGroupRequest) -> ReplyToken {
+        let fresh_member_id = Uuid::from_u128(self.versions.len() as u128);
+        self.send(
+            version,
+            GroupRequest::Join {
+                body,
+                fresh_member_id,
+            },
+        )
+    }
+
+    /// Sends a request that is answered at once.
+    pub(super) fn ask(&mut self, version: i16, request: GroupRequest) -> GroupReply {
+        let token = self.send(version, request);
+        self.answer(token).expect("answered at once")
+    }
+
+    pub(super) fn answer(&self, token: ReplyToken) -> Option<GroupReply> {
+        self.answers.get(&token).map(|(answer, _)| answer.reply.clone())
+    }
+
+    pub(super) fn joined(&self, token: ReplyToken) -> JoinGroupResponse {
+        match self.answer(token) {
+            Some(GroupReply::Join(reply)) => reply,
+            other => panic!("no JoinGroup: {other:?}"),
+        }
+    }
+
+    pub(super) fn synced(&self, token: ReplyToken) -> SyncGroupResponse {
+        match self.answer(token) {
+            Some(GroupReply::Sync(reply)) => reply,
+            other => panic!("no SyncGroup: {other:?}"),
+        }
+    }
+
+    /// The error of the answer; `None` while there is none.
+    pub(super) fn error(&self, token: ReplyToken) -> Option<ErrorCode> {
+        self.answer(token).as_ref().map(error_of)
+    }
+
+    /// Lets time pass, with whatever comes due on the way.
+    pub(super) fn pass(&mut self, ms: u64) {
+        let end_ms = self.now.instant_ms + ms;
+        while let Some(due) = self.shard.next_deadline().filter(|due| *due <= end_ms) {
+            self.advance_to(due.max(self.now.instant_ms));
+            let outcome = self.shard.tick(self.now);
+            self.absorb(outcome);
+        }
+        self.advance_to(end_ms);
+    }
+
+    fn advance_to(&mut self, instant_ms: u64) {
+        let passed = instant_ms - self.now.instant_ms;
+        self.now.wall_ms += i64::try_from(passed).expect("not long");
+        self.now.instant_ms = instant_ms;
+    }
+
+    /// Ends this coordinator; another one begins with what is in the log.
+    pub(super) fn fail_over(&mut self) {
+        let next = self.replayed();
+        let old = std::mem::replace(&mut self.shard, next);
+        for answer in old.unload() {
+            self.take(answer);
+        }
+        self.shard.loaded(self.now);
+    }
+
+    /// The requests that are not answered yet.
+    pub(super) fn open(&self) -> usize {
+        self.versions.len() - self.answers.len()
+    }
+
+    pub(super) fn state(&self) -> &'static str {
+        let view = self.shard.lag_view();
+        view.groups
+            .iter()
+            .find(|group| group.group.as_str() == "g")
+            .map_or("Dead", |group| group.state)
+    }
+
+    /// The offset that the group has for partition 0 of a topic.
+    pub(super) fn committed(&mut self, topic: &str) -> i64 {
+        match self.ask(8, fetch(Some(topic))) {
+            GroupReply::FetchOffsets(reply) => reply.topics[0].partitions[0].committed_offset,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// A stable group of the given size in its first generation, and the members' ids, the leader's
+    /// first. Member number n is assigned "n".
+    pub(super) fn stable(&mut self, size: usize) -> Vec<String> {
+        let ids = self.completing(size);
+        let texts: Vec<String> = (0..size).map(|n| n.to_string()).collect();
+        let assigns: Vec<(&str, &str)> = ids
+            .iter()
+            .zip(&texts)
+            .map(|(id, n)| (id.as_str(), n.as_str()))
+            .collect();
+        for id in ids.iter().skip(1) {
+            self.send(5, GroupRequest::Sync(sync(id, 1, &[])));
+        }
+        let reply = self.ask(5, GroupRequest::Sync(sync(&ids[0], 1, &assigns)));
+        assert_eq!(error_of(&reply), ErrorCode::None);
+        assert_eq!((self.state(), self.open()), ("Stable", 0));
+        ids
+    }
+
+    /// A group whose members have joined its first generation and not synced yet.
+    pub(super) fn completing(&mut self, size: usize) -> Vec<String> {
+        let tokens: Vec<ReplyToken> = (0..size)
+            .map(|_| self.send_join(3, join("", &["range"])))
+            .collect();
+        // The delay goes on while members join.
+        self.pass(6_000);
+        let ids: Vec<String> = tokens
+            .iter()
+            .map(|token| {
+                let reply = self.joined(*token);
+                assert_eq!((reply.error_code, reply.generation_id), (0, 1));
+                reply.member_id.to_string()
+            })
+            .collect();
+        assert_eq!(self.joined(tokens[0]).leader.as_str(), ids[0]);
+        assert_eq!(self.joined(tokens[0]).members.len(), size);
+        assert_eq!(self.state(), "CompletingRebalance");
+        ids
+    }
+}
+
+/// Whatever rests on records waits for them.
+fn check_barrier(answer: &Answer) {
+    let shows_records = match &answer.reply {
+        GroupReply::Join(_) | GroupReply::Sync(_) | GroupReply::CommitOffsets(_) => {
+            error_of(&answer.reply) == ErrorCode::None
+        }
+        GroupReply::Heartbeat(_) => false,
+        GroupReply::Leave(_)
+        | GroupReply::FetchOffsets(_)
+        | GroupReply::DeleteOffsets(_)
+        | GroupReply::Describe(_)
+        | GroupReply::List(_)
+        | GroupReply::Delete(_) => error_of(&answer.reply) == ErrorCode::None,
+    };
+    if shows_records {
+        assert_eq!(answer.after, Barrier::Committed, "{answer:?}");
+    }
+}
+
+/// An answer can be sent in the version of its request.
+fn encode(reply: &GroupReply, version: i16) {
+    let mut bytes = BytesMut::new();
+    let encoded = match reply.clone() {
+        GroupReply::Join(reply) => reply.encode(&mut bytes, version),
+        GroupReply::Sync(reply) => reply.encode(&mut bytes, version),
+        GroupReply::Heartbeat(reply) => reply.encode(&mut bytes, version),
+        GroupReply::Leave(reply) => reply.encode(&mut bytes, version),
+        GroupReply::CommitOffsets(reply) => reply.encode(&mut bytes, version),
+        GroupReply::FetchOffsets(reply) => OffsetFetchResponse::default()
+            .with_groups(vec![reply])
+            .encode(&mut bytes, version),
+        GroupReply::DeleteOffsets(reply) => reply.encode(&mut bytes, version),
+        GroupReply::Describe(reply) => DescribeGroupsResponse::default()
+            .with_groups(vec![reply])
+            .encode(&mut bytes, version),
+        GroupReply::List(reply) => ListGroupsResponse::default()
+            .with_groups(reply.unwrap_or_default())
+            .encode(&mut bytes, version),
+        GroupReply::Delete(reply) => DeleteGroupsResponse::default()
+            .with_results(vec![reply])
+            .encode(&mut bytes, version),
+    };
+    encoded.unwrap_or_else(|error| panic!("{reply:?} in version {version}: {error}"));
+}

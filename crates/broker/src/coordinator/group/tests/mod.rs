@@ -1,0 +1,8 @@
+//! The shard as its clients and its log see it.
+
+mod bench;
+mod failover;
+mod offsets;
+mod rebalance;
+mod states;
+mod static_members;
