@@ -45,11 +45,15 @@ fn segment_files() {
     replay("segment_file", targets::segment_file::run);
 }
 
-/// `OTTLA_WRITE_SEEDS=1` writes them.
 #[test]
-fn seeds_of_segment_files_are_current() {
-    for (name, seed) in targets::segment_file::seeds() {
-        let path = corpus("segment_file").join(name);
+fn group_records() {
+    replay("group_record", targets::group_record::run);
+}
+
+/// `OTTLA_WRITE_SEEDS=1` writes them.
+fn assert_seeds_are_current(target: &str, seeds: impl IntoIterator<Item = (impl AsRef<Path>, Vec<u8>)>) {
+    for (name, seed) in seeds {
+        let path = corpus(target).join(name);
         if std::env::var_os("OTTLA_WRITE_SEEDS").is_some() {
             fs::write(&path, &seed).expect("the corpus can be written");
         }
@@ -59,4 +63,14 @@ fn seeds_of_segment_files_are_current() {
             path.display()
         );
     }
+}
+
+#[test]
+fn seeds_of_segment_files_are_current() {
+    assert_seeds_are_current("segment_file", targets::segment_file::seeds());
+}
+
+#[test]
+fn seeds_of_group_records_are_current() {
+    assert_seeds_are_current("group_record", targets::group_record::seeds());
 }
