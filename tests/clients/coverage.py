@@ -57,7 +57,6 @@ def main():
                 [sys.executable, "-m", "unittest", "-q", *suites],
                 cwd=Path(__file__).parent,
                 env=dict(os.environ, OTTLA_BOOTSTRAP=cluster.bootstrap),
-                stderr=subprocess.PIPE,
                 check=True,
             )
             columns[client] = cluster.requests()

@@ -1,5 +1,7 @@
 //! Configuration resources as Kafka numbers them, and changes to them by way of the controller.
 
+use std::collections::BTreeMap;
+
 use kafka_protocol::protocol::StrBytes;
 use metadata::ConfigResource;
 use protocol::{
@@ -55,11 +57,29 @@ pub(crate) async fn alter(
     replace_all: bool,
 ) -> Vec<Altered> {
     let mut resources = Vec::new();
+    let mut named: BTreeMap<(i8, String), usize> = BTreeMap::new();
+    for alteration in &alterations {
+        let key = (alteration.resource_type, alteration.name.to_string());
+        *named.entry(key).or_default() += 1;
+    }
     let mut results: Vec<Altered> = alterations
         .into_iter()
         .map(|alteration| {
             let name = alteration.name.to_string();
-            let wanted = parse(alteration.resource_type, &name).and(alteration.configs);
+            let wanted = if named[&(alteration.resource_type, name.clone())] > 1 {
+                Err((
+                    ErrorCode::InvalidRequest,
+                    format!("{name} is named more than once"),
+                ))
+            } else if alteration.resource_type == TOPIC && name.is_empty() {
+                // Only brokers have a default that stands for all of them.
+                Err((
+                    ErrorCode::InvalidRequest,
+                    "the resource names no topic".to_owned(),
+                ))
+            } else {
+                parse(alteration.resource_type, &name).and(alteration.configs)
+            };
             let (code, message) = match wanted {
                 Ok(configs) => {
                     let kind = if alteration.resource_type == TOPIC {

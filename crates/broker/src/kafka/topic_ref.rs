@@ -29,12 +29,11 @@ impl TopicRef {
     /// The topic, or the error that Kafka gives for one that is not there.
     pub(crate) fn look_up<'a>(&self, image: &'a ClusterImage) -> Result<&'a Arc<Topic>, ErrorCode> {
         match self {
-            Self::Name(name) => match TopicName::new(name) {
-                Err(_) => Err(ErrorCode::InvalidTopicException),
-                Ok(name) => image
-                    .topic(name.as_str())
-                    .ok_or(ErrorCode::UnknownTopicOrPartition),
-            },
+            // What cannot be a name names a topic that is not there.
+            Self::Name(name) => TopicName::new(name)
+                .ok()
+                .and_then(|name| image.topic(name.as_str()))
+                .ok_or(ErrorCode::UnknownTopicOrPartition),
             Self::Id(id) => image.topics.get(id).ok_or(ErrorCode::UnknownTopicId),
         }
     }

@@ -122,7 +122,7 @@ impl RecordError {
                 ErrorCode::UnsupportedCompressionType
             }
             Self::TooLarge { .. } | Self::OpensTooLarge { .. } => ErrorCode::MessageTooLarge,
-            Self::Transactional => ErrorCode::InvalidTxnState,
+            Self::Transactional => ErrorCode::TransactionalIdAuthorizationFailed,
             Self::TimestampType | Self::HeaderTimestamp(_) => ErrorCode::InvalidTimestamp,
             Self::Records { faults } => {
                 let of_time = |fault: &RecordFault| matches!(fault.kind, RecordFaultKind::Timestamp { .. });

@@ -205,13 +205,15 @@ fn add_partitions(working: &mut Working<'_>, wish: &NewPartitions) -> Result<(),
 /// Deletes topics, by name or by id. What was created later in the same request's time is another topic.
 pub fn delete_topics(view: View<'_>, request: &DeleteTopicsRequest) -> Outcome<Vec<DeletedTopic>> {
     let mut made = Vec::new();
-    let mut deleted = BTreeSet::new();
+    // Once by its name and once by its id is twice too; neither is carried out.
+    let found = request.topics.iter().filter_map(|named| find(view, named).ok());
+    let named_twice = repeated(found.map(|(id, _)| id));
     let results = request.topics.iter().map(|named| {
         let result = find(view, named).and_then(|(id, name)| {
-            if deleted.insert(id) {
-                Ok((id, name))
-            } else {
+            if named_twice.contains(&id) {
                 Err(TopicError::NamedTwice)
+            } else {
+                Ok((id, name))
             }
         });
         match result {
@@ -251,9 +253,9 @@ fn find(view: View<'_>, named: &TopicRef) -> Result<(TopicId, TopicName), TopicE
     Ok((topic.id, topic.name.clone()))
 }
 
-fn repeated<'a>(names: impl Iterator<Item = &'a str>) -> BTreeSet<&'a str> {
+fn repeated<T: Ord + Copy>(named: impl Iterator<Item = T>) -> BTreeSet<T> {
     let mut seen = BTreeSet::new();
-    names.filter(|name| !seen.insert(*name)).collect()
+    named.filter(|name| !seen.insert(*name)).collect()
 }
 
 /// One request in the making: each topic is decided on an image that has the ones before it.

@@ -289,22 +289,28 @@ fn topics_are_deleted_by_name_and_by_id() {
         ErrorCode::TopicDeletionDisabled
     );
     cluster.defaults(&[]);
-    let outcome = decisions::delete_topics(cluster.view(), &request);
-    let codes: Vec<_> = cluster
-        .commit(outcome)
-        .iter()
-        .map(|deleted| code(deleted.error.as_ref()))
-        .collect();
+    let mut delete = |request: &DeleteTopicsRequest| {
+        let outcome = decisions::delete_topics(cluster.view(), request);
+        let deleted = cluster.commit(outcome);
+        let codes = deleted.iter().map(|deleted| code(deleted.error.as_ref()));
+        codes.collect::<Vec<_>>()
+    };
     assert_eq!(
-        codes,
+        delete(&request),
         [
             ErrorCode::None,
-            ErrorCode::None,
+            // By its id and by its name: twice, and so not at all.
+            ErrorCode::InvalidRequest,
             ErrorCode::UnknownTopicOrPartition,
             ErrorCode::UnknownTopicId,
             ErrorCode::InvalidRequest,
         ]
     );
+    let once = DeleteTopicsRequest {
+        topics: vec![by_id(&created[1].topic_id)],
+        timeout_ms: 0,
+    };
+    assert_eq!(delete(&once), [ErrorCode::None]);
     assert!(cluster.image.topics.is_empty() && cluster.image.configs.is_empty());
     assert!(cluster.image.partitions_by_broker.is_empty());
 }

@@ -166,7 +166,7 @@ mod tests {
             ("retention.ms", "5"),
             ("log.retention.ms", "6"),
             ("log.retention.hours", "3600000"),
-            ("retention.ms", "604800000"),
+            ("log.retention.ms", "604800000"),
         ];
         assert_eq!(synonyms, expected);
         let min_isr = described

@@ -97,9 +97,11 @@ pub(crate) fn topic_values<'a>(
         .synonyms
         .iter()
         .flat_map(move |&synonym| node_values(image, synonym, node));
+    // Kafka's name for the default is the node's key, where that counts in the same unit.
+    let same_unit = def.synonyms.iter().rfind(|synonym| synonym.scale == 1);
     let built_in = def.default.map(|value| Found {
         source: ConfigSource::Default,
-        key: def.name,
+        key: same_unit.map_or(def.name, |synonym| synonym.key),
         value: value.to_owned(),
     });
     own.into_iter()

@@ -8,7 +8,10 @@ use kafka_protocol::{
     },
     protocol::StrBytes,
 };
-use protocol::grpc::v1::{AlterConfig, ConfigOp};
+use protocol::{
+    ErrorCode,
+    grpc::v1::{AlterConfig, ConfigOp},
+};
 
 use crate::kafka::{
     Request,
@@ -21,15 +24,12 @@ pub(crate) const API: Api = Api::new(ApiKey::AlterConfigs, 0, 2);
 pub(crate) async fn handle(request: Request, message: AlterConfigsRequest) -> AlterConfigsResponse {
     let alterations = message.resources.into_iter().map(|resource| {
         let configs = resource.configs.into_iter().map(|config| {
-            // A null value is the key's default.
-            let op = if config.value.is_some() {
-                ConfigOp::Set
-            } else {
-                ConfigOp::Delete
-            };
+            if config.value.is_none() {
+                return Err((ErrorCode::InvalidRequest, format!("{} has no value", config.name)));
+            }
             Ok(AlterConfig {
                 key: config.name.to_string(),
-                op: op as i32,
+                op: ConfigOp::Set as i32,
                 value: config.value.map(|value| value.to_string()),
             })
         });

@@ -1,6 +1,7 @@
 //! DeleteRecords (key 21), versions 0–2: moves the log start of partitions that this broker leads.
 //! Offset −1 stands for the high watermark.
 
+use ::metadata::configs::TopicSettings;
 use kafka_protocol::messages::{
     ApiKey, DeleteRecordsRequest, DeleteRecordsResponse,
     delete_records_response::{DeleteRecordsPartitionResult, DeleteRecordsTopicResult},
@@ -21,7 +22,15 @@ pub(crate) async fn handle(request: Request, message: DeleteRecordsRequest) -> D
         for asked in &topic.partitions {
             let replica = reference.look_up(&image).and_then(|topic| {
                 let tp = TopicPartition::new(topic.id, PartitionIndex(asked.partition_index));
-                request.broker.replicas.partition(tp)
+                let replica = request.broker.replicas.partition(tp)?;
+                let settings =
+                    TopicSettings::resolve(&image, &topic.name, &request.broker.config.node_defaults);
+                // Compaction alone decides there what goes.
+                if settings.cleanup_policy.delete {
+                    Ok(replica)
+                } else {
+                    Err(ErrorCode::PolicyViolation)
+                }
             });
             let up_to = match asked.offset {
                 -1 => Ok(None),

@@ -9,7 +9,7 @@ use kafka_protocol::{
     protocol::StrBytes,
 };
 use protocol::{
-    TopicId,
+    ErrorCode, TopicId,
     grpc::v1::{self, TopicRef},
 };
 use uuid::Uuid;
@@ -29,18 +29,20 @@ pub(crate) async fn handle(request: Request, message: DeleteTopicsRequest) -> De
             .name
             .as_ref()
             .map_or_else(String::new, |name| name.to_string()),
-        topic_id: if topic.name.is_none() {
-            TopicId(topic.topic_id).to_vec().into()
-        } else {
+        topic_id: if topic.topic_id.is_nil() {
             Vec::new().into()
+        } else {
+            TopicId(topic.topic_id).to_vec().into()
         },
     });
-    let topics: Vec<TopicRef> = by_name.chain(by_either).collect();
+    let (topics, ambiguous): (Vec<TopicRef>, Vec<TopicRef>) = by_name
+        .chain(by_either)
+        .partition(|topic| topic.name.is_empty() != topic.topic_id.is_empty());
     let delete = v1::DeleteTopicsRequest {
         topics: topics.clone(),
         timeout_ms,
     };
-    let responses = match request.broker.controller.delete_topics(delete, deadline).await {
+    let mut responses: Vec<_> = match request.broker.controller.delete_topics(delete, deadline).await {
         Ok(reply) => reply
             .topics
             .into_iter()
@@ -51,6 +53,13 @@ pub(crate) async fn handle(request: Request, message: DeleteTopicsRequest) -> De
             .map(|topic| result(&request, topic.name, &topic.topic_id, admin::failure(&error)))
             .collect(),
     };
+    responses.extend(ambiguous.into_iter().map(|topic| {
+        let refusal = admin::refusal(
+            ErrorCode::InvalidRequest,
+            "a topic is named by its name or by its id, not by both",
+        );
+        result(&request, topic.name, &topic.topic_id, refusal)
+    }));
     DeleteTopicsResponse::default().with_responses(responses)
 }
 

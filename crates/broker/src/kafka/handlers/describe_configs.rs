@@ -66,7 +66,8 @@ fn describe(
         }
         _ => {}
     }
-    let keys = wanted.configuration_keys.as_ref();
+    // No keys and an empty list of keys both mean all of them.
+    let keys = wanted.configuration_keys.as_ref().filter(|keys| !keys.is_empty());
     Ok(
         configs::describe(&image, &resource, &request.broker.config.node_defaults)
             .into_iter()
@@ -90,10 +91,7 @@ fn describe(
                 if request.version >= 3 {
                     result = result.with_config_type(config.kind as i8);
                 }
-                if documentation {
-                    result = result.with_documentation(Some(StrBytes::from_static_str(config.doc)));
-                }
-                result
+                result.with_documentation(documentation.then(|| StrBytes::from_static_str(config.doc)))
             })
             .collect(),
     )

@@ -17,6 +17,10 @@ pub(crate) async fn handle(request: Request, message: InitProducerIdRequest) -> 
             .with_producer_id((-1).into())
             .with_producer_epoch(-1)
     };
+    if (message.producer_id.0 < 0) != (message.producer_epoch < 0) {
+        // An id without an epoch, or an epoch without an id (KIP-360).
+        return failed(ErrorCode::InvalidRequest);
+    }
     match message.transactional_id {
         Some(id) if id.is_empty() => failed(ErrorCode::InvalidRequest),
         Some(_) => failed(ErrorCode::TransactionalIdAuthorizationFailed),

@@ -35,10 +35,11 @@ pub(crate) async fn handle(
                 });
                 let answer = EpochEndOffset::default().with_partition(asked.partition);
                 match end {
-                    Ok(Some(end)) => answer
+                    // No epoch ends nowhere; the leader's log would say "before everything".
+                    Ok(Some(end)) if asked.leader_epoch >= 0 => answer
                         .with_leader_epoch(end.epoch.get())
                         .with_end_offset(end.end_offset.get()),
-                    Ok(None) => answer.with_leader_epoch(-1).with_end_offset(-1),
+                    Ok(_) => answer.with_leader_epoch(-1).with_end_offset(-1),
                     Err(error) => answer
                         .with_error_code(error.code())
                         .with_leader_epoch(-1)

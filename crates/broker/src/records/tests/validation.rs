@@ -93,7 +93,11 @@ fn headers_that_contradict_themselves_are_invalid_records() {
     let log_append_time = set(21, &0x08_i16.to_be_bytes());
     refused(log_append_time, &rules(), ErrorCode::InvalidTimestamp);
     let transactional = set(21, &0x10_i16.to_be_bytes());
-    refused(transactional.clone(), &rules(), ErrorCode::InvalidTxnState);
+    refused(
+        transactional.clone(),
+        &rules(),
+        ErrorCode::TransactionalIdAuthorizationFailed,
+    );
     let allowed = RecordRules {
         transactional: true,
         ..rules()
