@@ -59,6 +59,14 @@ pub enum DumpError {
         .0.display()
     )]
     NotASegmentFile(PathBuf),
+    /// An index has no log beside it that its entries could be compared with.
+    #[error("{} is missing, the log that {} is an index of", log.display(), index.display())]
+    NoLogBeside {
+        /// The index.
+        index: PathBuf,
+        /// Where its log would be.
+        log: PathBuf,
+    },
     /// The file could not be read.
     #[error(transparent)]
     Storage(#[from] StorageError),
@@ -85,7 +93,6 @@ pub fn dump_segment(
     let Some((base, kind)) = FileKind::parse(name) else {
         return Err(DumpError::NotASegmentFile(path.to_owned()));
     };
-    writeln!(out, "Dumping {}", path.display())?;
     match kind {
         FileKind::Log => batches::dump(path, base, options, out),
         FileKind::OffsetIndex => indexes::dump_offsets(path, base, options, out),
@@ -93,6 +100,11 @@ pub fn dump_segment(
         FileKind::ProducerSnapshot => producers::dump(path, out),
         FileKind::TransactionIndex => Err(DumpError::NotASegmentFile(path.to_owned())),
     }
+}
+
+/// The line above what is printed of a file; written once the file is known to be there.
+fn print_title(path: &Path, out: &mut dyn Write) -> io::Result<()> {
+    writeln!(out, "Dumping {}", path.display())
 }
 
 fn open(path: &Path) -> Result<(File, u64), StorageError> {

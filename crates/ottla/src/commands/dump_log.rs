@@ -7,7 +7,6 @@ use std::{
     process::ExitCode,
 };
 
-use anyhow::Context;
 use storage::dump::{DumpOptions, dump_segment};
 
 /// Print segment files: `.log`, `.index`, `.timeindex` and `.snapshot`. Exit code 1 where something in
@@ -43,8 +42,8 @@ impl DumpLog {
         let mut out = BufWriter::new(stdout.lock());
         let mut sound = true;
         for file in &self.files {
-            let summary = dump_segment(file, &options, &mut out)
-                .with_context(|| format!("cannot print {}", file.display()))?;
+            // Its text already names the file and the cause.
+            let summary = dump_segment(file, &options, &mut out).map_err(anyhow::Error::msg)?;
             sound &= summary.is_sound();
         }
         out.flush()?;

@@ -21,6 +21,7 @@ pub(super) fn dump(
     out: &mut dyn Write,
 ) -> Result<DumpSummary, DumpError> {
     let (file, size) = super::open(path)?;
+    super::print_title(path, out)?;
     let end = options.max_bytes.map_or(size, |limit| limit.min(size));
     let mut summary = DumpSummary::default();
     writeln!(out, "Log starting offset: {base}")?;

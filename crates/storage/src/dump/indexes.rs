@@ -15,11 +15,14 @@ use crate::{
 struct Batches(BTreeMap<i64, (u64, i64)>);
 
 impl Batches {
-    /// The batches of the segment's log up to the first damage; `None` when there is no log beside.
-    fn beside(path: &Path, base: Offset) -> Result<Option<Self>, StorageError> {
-        let path = super::log_beside(path, base);
-        if !path.exists() {
-            return Ok(None);
+    /// The batches of the segment's log, up to the first damage.
+    fn beside(index: &Path, base: Offset) -> Result<Self, DumpError> {
+        let path = super::log_beside(index, base);
+        if !path.try_exists().map_err(StorageError::io("find", &path))? {
+            return Err(DumpError::NoLogBeside {
+                index: index.to_owned(),
+                log: path,
+            });
         }
         let (file, size) = super::open(&path)?;
         let mut scanner = Scanner::new(&file, 0, size);
@@ -29,8 +32,8 @@ impl Batches {
                 Ok(Some((header, position))) => {
                     batches.insert(header.last_offset().0, (position, header.max_timestamp));
                 }
-                Ok(None) | Err(ScanError::Damage(_)) => return Ok(Some(Self(batches))),
-                Err(ScanError::Io(error)) => return Err(StorageError::io("read", &path)(error)),
+                Ok(None) | Err(ScanError::Damage(_)) => return Ok(Self(batches)),
+                Err(ScanError::Io(error)) => return Err(StorageError::io("read", &path)(error).into()),
             }
         }
     }
@@ -48,13 +51,12 @@ pub(super) fn dump_offsets(
     options: &DumpOptions,
     out: &mut dyn Write,
 ) -> Result<DumpSummary, DumpError> {
+    let bytes = read(path)?;
     let batches = Batches::beside(path, base)?;
-    dump(path, options, out, OffsetEntry::LEN, |bytes| {
+    dump(path, &bytes, options, out, OffsetEntry::LEN, |bytes| {
         let entry = OffsetEntry::from_bytes(bytes)?;
         let offset = base.0.saturating_add(i64::from(entry.relative));
-        let fits = batches
-            .as_ref()
-            .is_none_or(|b| b.has(offset, |position, _| position == u64::from(entry.position)));
+        let fits = batches.has(offset, |position, _| position == u64::from(entry.position));
         Some((format!("offset: {offset} position: {}", entry.position), fits))
     })
 }
@@ -65,26 +67,30 @@ pub(super) fn dump_times(
     options: &DumpOptions,
     out: &mut dyn Write,
 ) -> Result<DumpSummary, DumpError> {
+    let bytes = read(path)?;
     let batches = Batches::beside(path, base)?;
-    dump(path, options, out, TimeEntry::LEN, |bytes| {
+    dump(path, &bytes, options, out, TimeEntry::LEN, |bytes| {
         let entry = TimeEntry::from_bytes(bytes)?;
         let offset = base.0.saturating_add(i64::from(entry.relative));
-        let fits = batches
-            .as_ref()
-            .is_none_or(|b| b.has(offset, |_, timestamp| timestamp == entry.timestamp));
+        let fits = batches.has(offset, |_, timestamp| timestamp == entry.timestamp);
         Some((format!("timestamp: {} offset: {offset}", entry.timestamp), fits))
     })
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, StorageError> {
+    fs::read(path).map_err(StorageError::io("read", path))
 }
 
 /// Prints entries of `len` bytes; `describe` gives each one's line and whether it fits the log.
 fn dump(
     path: &Path,
+    bytes: &[u8],
     options: &DumpOptions,
     out: &mut dyn Write,
     len: usize,
     describe: impl Fn(&[u8]) -> Option<(String, bool)>,
 ) -> Result<DumpSummary, DumpError> {
-    let bytes = fs::read(path).map_err(StorageError::io("read", path))?;
+    super::print_title(path, out)?;
     let mut summary = DumpSummary::default();
     for entry in bytes.chunks(len) {
         match describe(entry) {

@@ -14,6 +14,7 @@ pub(super) fn dump(path: &Path, out: &mut dyn Write) -> Result<DumpSummary, Dump
         path: path.to_owned(),
         source,
     })?;
+    super::print_title(path, out)?;
     for entry in &entries {
         print(entry, out)?;
     }

@@ -234,7 +234,37 @@ fn only_segment_files_are_printed() {
         let error = dump_segment(Path::new(name), &DumpOptions::default(), &mut Vec::new()).expect_err(name);
         assert!(matches!(error, DumpError::NotASegmentFile(_)));
     }
-    let absent = file(Path::new("no such directory"), "log");
-    let error = dump_segment(&absent, &DumpOptions::default(), &mut Vec::new()).expect_err("absent");
-    assert!(matches!(error, DumpError::Storage(StorageError::Io { .. })));
+}
+
+/// What is said where nothing can be printed; not even a title is.
+fn refused(path: &Path) -> String {
+    let mut out = Vec::new();
+    let error = dump_segment(path, &DumpOptions::default(), &mut out).expect_err("a file is missing");
+    assert!(out.is_empty(), "{}", String::from_utf8_lossy(&out));
+    error.to_string()
+}
+
+#[test]
+fn a_missing_file_is_named() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    for kind in ["log", "index", "timeindex", "snapshot"] {
+        let absent = file(dir.path(), kind);
+        let said = refused(&absent);
+        assert!(said.contains(&absent.display().to_string()), "{said}");
+    }
+}
+
+#[test]
+fn an_index_without_its_log_is_refused() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    closed_log(dir.path());
+    let log = file(dir.path(), "log");
+    fs::remove_file(&log).expect("remove");
+    for kind in ["index", "timeindex"] {
+        let said = refused(&file(dir.path(), kind));
+        assert!(
+            said.starts_with(&format!("{} is missing", log.display())),
+            "{said}"
+        );
+    }
 }
