@@ -21,6 +21,7 @@ use replication::{
 use crate::context::Context;
 use crate::disk::{Disk, Epochs};
 use crate::message::{Conn, Ended, Entry, Message, Node, Out};
+use crate::producing::{Acks, Waiting};
 use crate::serving::Serving;
 use crate::settings::Mutation;
 
@@ -38,6 +39,8 @@ pub(crate) struct Broker {
     pub(crate) pretends: bool,
     /// The disk was wiped, and no controller has said that it knows.
     pub(crate) wiped: bool,
+    /// A wiped disk has not got everything back yet: until then no other one is lost.
+    pub(crate) hurt: bool,
 }
 
 pub(crate) struct Session {
@@ -57,8 +60,7 @@ pub(crate) struct Following {
 
 pub(crate) struct Replica {
     pub(crate) state: PartitionState,
-    /// `acks=all`: where the high watermark must come, and for which value.
-    pub(crate) waiting: Vec<(Offset, i64)>,
+    pub(crate) waiting: Vec<Waiting>,
     /// The partition epoch and settings that were applied last.
     applied: Option<PartitionEpoch>,
 }
@@ -69,6 +71,8 @@ pub(crate) struct Process {
     /// The metadata as it was streamed, and as it was applied.
     pub(crate) seen: ClusterImage,
     pub(crate) image: ClusterImage,
+    /// How far the metadata was compared with the log: the checker's own.
+    pub(crate) compared: Option<Offset>,
     pub(crate) my_epoch: Option<BrokerEpoch>,
     applied_as: Option<BrokerEpoch>,
     highest: LeaderEpoch,
@@ -95,6 +99,7 @@ impl Broker {
             incarnation: IncarnationId(uuid::Uuid::from_u128(u128::from(run))),
             seen: ClusterImage::default(),
             image: ClusterImage::default(),
+            compared: None,
             my_epoch: None,
             applied_as: None,
             highest: LeaderEpoch(0),
@@ -136,43 +141,14 @@ impl Broker {
         let effects = event(&mut replica.state, &epochs, &facts);
         if let Some(to) = effects.high_watermark {
             process.moved.insert(tp);
-            replica.waiting.retain(|&(until, value)| {
-                if until <= to {
-                    context.checker.acknowledged(tp, Offset(until.0 - 1), value);
-                }
-                until > to
-            });
+            replica.release(self.id, tp, Acks::All, to, context);
         }
         if effects.fell_under_min_isr {
-            replica.waiting.clear();
+            replica.reject(self.id, |waiting| waiting.acks == Acks::All, context);
         }
         if let Some(change) = effects.propose_isr {
             process.propose(self.id, tp, change, context);
         }
-    }
-
-    /// A client's `acks=all` write. Says whether it was taken.
-    pub(crate) fn produce(&mut self, tp: TopicPartition, value: i64, context: &mut Context) -> bool {
-        let Some(process) = &mut self.process else {
-            return false;
-        };
-        let (Some(replica), Some(log)) = (process.replicas.get_mut(&tp), self.disk.logs.get_mut(&tp)) else {
-            return false;
-        };
-        let Ok(epoch) = replica.state.check_append(None) else {
-            return false;
-        };
-        if replica.state.is_under_min_isr() {
-            return false;
-        }
-        context.checker.appended(tp, log, (epoch, value));
-        log.push((epoch, value));
-        replica.waiting.push((log.end(), value));
-        process.moved.insert(tp);
-        self.event(tp, context, |state, _, facts| state.on_log_progress(facts));
-        self.flush(tp, context);
-        self.pump(context);
-        true
     }
 
     /// Begins a flush where something is not durable and none is under way.
@@ -204,6 +180,7 @@ impl Broker {
             process.moved.insert(tp);
         }
         self.event(tp, context, |state, _, facts| state.on_log_progress(facts));
+        self.release_durable(tp, context);
         self.flush(tp, context);
         self.pump(context);
     }
@@ -214,7 +191,7 @@ impl Broker {
         let directory = self.disk.directory;
         let Some(process) = &mut self.process else { return };
         if process.contact.is_some_and(|at| now >= at + SESSION_TIMEOUT) {
-            process.resign();
+            process.resign(self.id, context);
             process.end_session(self.id, context);
         }
         if process
@@ -289,7 +266,7 @@ impl Broker {
             }
             Message::Ended(ended) => {
                 if *ended == Ended::Fenced {
-                    process.resign();
+                    process.resign(self.id, context);
                 }
                 process.session = None;
             }
@@ -366,7 +343,7 @@ impl Broker {
             }
             Transition::BecameFollower { .. } => {
                 if let Some(replica) = process.replicas.get_mut(&tp) {
-                    replica.waiting.clear();
+                    replica.reject(self.id, |_| true, context);
                 }
                 let end = log.end();
                 log.epochs.truncate_from_end(end);
@@ -394,11 +371,11 @@ fn answer(altered: &WireAltered) -> Result<AlteredPartition, IsrError> {
 }
 
 impl Process {
-    fn resign(&mut self) {
+    fn resign(&mut self, me: Node, context: &mut Context) {
         self.contact = None;
         for (tp, replica) in &mut self.replicas {
             if replica.state.resign() {
-                replica.waiting.clear();
+                replica.reject(me, |_| true, context);
                 self.moved.insert(*tp);
             }
         }

@@ -32,6 +32,10 @@ pub(crate) struct History {
     pub(crate) high_watermarks: BTreeMap<LeaderEpoch, Offset>,
     /// Acknowledged values by offset.
     pub(crate) acknowledged: BTreeMap<Offset, i64>,
+    /// Values that their leaders alone have acknowledged.
+    pub(crate) by_leader: BTreeMap<(LeaderEpoch, Offset), i64>,
+    /// How far the sequences of idempotent producers were compared, and what was each one's last.
+    pub(crate) sequences: (usize, BTreeMap<i64, i32>),
 }
 
 #[derive(Debug, Default)]
@@ -40,6 +44,9 @@ pub(crate) struct Checker {
     pub(crate) broken: Option<(&'static str, String)>,
     /// Counts for the report.
     pub(crate) acknowledgements: u64,
+    pub(crate) acknowledgements_by_leader: u64,
+    /// Batches that producers repeated and leaders recognised.
+    pub(crate) duplicates: u64,
     pub(crate) elections: u64,
     pub(crate) reads: u64,
 }
@@ -56,13 +63,13 @@ impl Checker {
     /// A record is about to be appended to `log`.
     pub(crate) fn appended(&mut self, tp: TopicPartition, log: &Log, record: Record) {
         let at = log.records.len();
-        let before = log.records.last().map(|record| record.0);
+        let before = log.records.last().map(|record| record.epoch);
         let known = *self
             .history(tp)
             .written
-            .entry((record.0, at))
-            .or_insert((record.1, before));
-        if known != (record.1, before) {
+            .entry((record.epoch, at))
+            .or_insert((record.value, before));
+        if known != (record.value, before) {
             self.fail(
                 "LogMatching",
                 format!("{tp} offset {at}: {record:?} after {before:?}, written was {known:?}"),
@@ -72,7 +79,20 @@ impl Checker {
 
     pub(crate) fn acknowledged(&mut self, tp: TopicPartition, at: Offset, value: i64) {
         self.acknowledgements += 1;
-        self.history(tp).acknowledged.insert(at, value);
+        let before = self.history(tp).acknowledged.insert(at, value);
+        if let Some(before) = before.filter(|before| *before != value) {
+            self.fail(
+                "InconsistentOffsets",
+                format!("{tp} offset {at} was acknowledged for {before} and for {value}"),
+            );
+        }
+    }
+
+    /// A record is acknowledged that only its leader is known to have (`acks=1`).
+    pub(crate) fn acknowledged_by_leader(&mut self, tp: TopicPartition, record: Record, at: Offset) {
+        self.acknowledgements_by_leader += 1;
+        let history = self.history(tp);
+        history.by_leader.insert((record.epoch, at), record.value);
     }
 
     /// A replica begins to lead.

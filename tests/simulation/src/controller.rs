@@ -38,6 +38,8 @@ pub(crate) struct Active {
     pub(crate) term: LeaderEpoch,
     pub(crate) claim: ClaimId,
     pub(crate) committed: ClusterImage,
+    /// How far `committed` was compared with the log: the checker's own.
+    pub(crate) compared: Option<Offset>,
     speculative: ClusterImage,
     tracker: SessionTracker,
     links: BTreeMap<BrokerId, Link>,
@@ -53,6 +55,7 @@ impl Active {
             term,
             claim,
             committed: image.clone(),
+            compared: None,
             speculative: image.clone(),
             tracker: SessionTracker::new(SESSION_TIMEOUT, image, Now(now)),
             links: BTreeMap::new(),

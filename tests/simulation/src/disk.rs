@@ -3,13 +3,55 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use protocol::batch::{BatchBuilder, Batches};
+use protocol::batch::{BatchBuilder, BatchHeader, Batches};
 use protocol::{DirectoryId, LeaderEpoch, Offset, TopicPartition};
 use replication::{EpochLookup, LogView, Position};
 use storage::epochs::EpochCache;
+use storage::producers::ProducerState;
 
-/// The epoch it was appended in, and a value that no other record has.
-pub(crate) type Record = (LeaderEpoch, i64);
+/// One record; each is a batch of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Record {
+    /// The epoch it was appended in.
+    pub(crate) epoch: LeaderEpoch,
+    /// No other record has it.
+    pub(crate) value: i64,
+    /// Producer id and sequence, where its producer is idempotent.
+    pub(crate) sequence: Option<(i64, i32)>,
+}
+
+impl Record {
+    fn batch(&self, at: Offset) -> Bytes {
+        let (producer_id, base_sequence) = self.sequence.unwrap_or((-1, -1));
+        let batch = BatchBuilder {
+            base_offset: at,
+            leader_epoch: self.epoch,
+            base_timestamp: self.value,
+            producer_id,
+            producer_epoch: if producer_id < 0 { -1 } else { 0 },
+            base_sequence,
+            ..BatchBuilder::default()
+        };
+        batch.build_records(&[(None, None)]).into()
+    }
+
+    /// The header of its batch at this offset.
+    pub(crate) fn header(&self, at: Offset) -> BatchHeader {
+        let batch = Batches::new(self.batch(at)).next();
+        batch
+            .and_then(Result::ok)
+            .expect("the simulation builds whole batches")
+            .0
+    }
+
+    fn of(header: &BatchHeader) -> Self {
+        Self {
+            epoch: header.leader_epoch,
+            value: header.base_timestamp,
+            sequence: header.producer_id.map(|id| (id.get(), header.base_sequence)),
+        }
+    }
+}
 
 /// One replica's log. Offsets are indexes: nothing is ever deleted from the front.
 #[derive(Debug, Default)]
@@ -20,6 +62,8 @@ pub(crate) struct Log {
     pub(crate) generation: u64,
     pub(crate) flushing: bool,
     pub(crate) epochs: EpochCache,
+    /// What idempotent producers have written, as the product's leaders and followers keep it.
+    pub(crate) producers: ProducerState,
     /// How many records are known to be what was committed: the checker's own.
     pub(crate) verified: usize,
 }
@@ -49,7 +93,7 @@ impl Log {
     pub(crate) fn position(&self, pretend: bool) -> Position {
         let view = self.view(pretend);
         Position {
-            last_epoch: self.records.last().map(|record| record.0),
+            last_epoch: self.records.last().map(|record| record.epoch),
             log_end: view.end,
             durable: view.durable,
             log_start: view.start,
@@ -57,7 +101,10 @@ impl Log {
     }
 
     pub(crate) fn push(&mut self, record: Record) {
-        self.epochs.assign(record.0, self.end());
+        self.epochs.assign(record.epoch, self.end());
+        if record.sequence.is_some() {
+            self.producers.update(&record.header(self.end()));
+        }
         self.records.push(record);
     }
 
@@ -68,6 +115,16 @@ impl Log {
         self.generation += 1;
         self.flushing = false;
         self.epochs.truncate_from_end(self.end());
+        self.replay_producers();
+    }
+
+    fn replay_producers(&mut self) {
+        self.producers.clear();
+        for (at, record) in self.records.iter().enumerate() {
+            if record.sequence.is_some() {
+                self.producers.update(&record.header(Offset(at as i64)));
+            }
+        }
     }
 
     /// What recovery finds: epochs are read from the records, flushes of the process before are void.
@@ -76,22 +133,17 @@ impl Log {
         self.flushing = false;
         self.epochs = EpochCache::default();
         for (at, record) in self.records.iter().enumerate() {
-            self.epochs.assign(record.0, Offset(at as i64));
+            self.epochs.assign(record.epoch, Offset(at as i64));
         }
+        self.replay_producers();
     }
 
     /// Whole batches from `from` on, one record each, and the offset after them.
     pub(crate) fn read(&self, from: usize, max_bytes: usize) -> (Bytes, Offset) {
         let mut bytes = Vec::new();
         let mut next = from;
-        for &(leader_epoch, value) in self.records.iter().skip(from) {
-            let batch = BatchBuilder {
-                base_offset: Offset(next as i64),
-                leader_epoch,
-                base_timestamp: value,
-                ..BatchBuilder::default()
-            }
-            .build_records(&[(None, None)]);
+        for record in self.records.iter().skip(from) {
+            let batch = record.batch(Offset(next as i64));
             if !bytes.is_empty() && bytes.len() + batch.len() > max_bytes {
                 break;
             }
@@ -107,7 +159,7 @@ pub(crate) fn decode(batches: Bytes) -> Vec<Record> {
     Batches::new(batches)
         .map(|batch| {
             let (header, _) = batch.expect("the simulation builds whole batches");
-            (header.leader_epoch, header.base_timestamp)
+            Record::of(&header)
         })
         .collect()
 }

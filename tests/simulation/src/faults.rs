@@ -1,9 +1,11 @@
 //! What befalls a cluster, and how it ends.
 
-use protocol::DirectoryId;
+use protocol::{BrokerId, DirectoryId};
 
 use crate::controller::VOTERS;
+use crate::invariants;
 use crate::message::Node;
+use crate::settings::Mutation;
 use crate::world::{Event, World};
 
 impl World {
@@ -60,7 +62,7 @@ impl World {
                 self.elect();
             }
             Some(8) => {
-                if self.context.random.chance(30) && !self.brokers.iter().any(|broker| broker.wiped) {
+                if self.context.random.chance(30) {
                     self.recreate(0);
                 }
                 for conn in self.connections_of(broker) {
@@ -68,6 +70,18 @@ impl World {
                         self.break_off(conn, 100);
                     }
                 }
+            }
+            // A leader dies together with the active controller.
+            Some(9) => {
+                let partitions = self.partitions();
+                let leader = self
+                    .context
+                    .random
+                    .pick(&partitions)
+                    .and_then(|tp| self.truth.partition(tp)?.leader);
+                let power = self.context.random.chance(50);
+                self.crash(leader.map_or(broker, BrokerId::get), power, span);
+                self.elect();
             }
             _ => {}
         }
@@ -95,27 +109,39 @@ impl World {
         });
     }
 
-    /// A disk is lost, where that alone costs no acknowledged record: at least one other member has all.
+    /// A disk is lost, whatever else is going on: with `min.insync.replicas` 2 one of them may be, until
+    /// everything that was on it is there again.
     fn wipe(&mut self, node: Node, back_after: u64) {
-        let whole = |world: &Self| {
-            world.partitions().iter().all(|&tp| {
-                world
-                    .truth
-                    .partition(tp)
-                    .is_none_or(|p| p.isr.len() == p.replicas.len())
-            })
-        };
-        let creating = self.actives.iter().any(|active| !active.in_flight.is_empty());
-        if creating || !whole(self) || self.brokers.iter().any(|broker| broker.wiped) {
+        self.note_recoveries();
+        if self.brokers.iter().any(|broker| broker.hurt) {
             return;
         }
         self.crash(node, false, back_after);
         let fresh = self.context.fresh();
-        self.with_broker(node, |broker, _| {
+        self.with_broker(node, |broker, context| {
             broker.disk.logs.clear();
             broker.wiped = true;
-            broker.disk.directory = DirectoryId(uuid::Uuid::from_u128(2_000_000 + u128::from(fresh)));
+            broker.hurt = true;
+            if !context.is(Mutation::KeepsDirectory) {
+                broker.disk.directory = DirectoryId(uuid::Uuid::from_u128(2_000_000 + u128::from(fresh)));
+            }
         });
+    }
+
+    /// Whose disk was wiped and who is in sync everywhere again.
+    fn note_recoveries(&mut self) {
+        let partitions = self.partitions();
+        for broker in self
+            .brokers
+            .iter_mut()
+            .filter(|broker| broker.hurt && !broker.wiped)
+        {
+            let id = BrokerId(broker.id);
+            broker.hurt = partitions.iter().any(|&tp| {
+                let known = self.truth.partition(tp);
+                known.is_some_and(|p| p.replicas.contains(&id) && !p.isr.contains(&id))
+            });
+        }
     }
 
     fn pause(&mut self, node: Node, span: u64) {
@@ -128,8 +154,9 @@ impl World {
         self.after(span, Event::Unblock(from, to));
     }
 
-    /// Faults end; everybody comes back. `None`: the cluster became whole, by then.
-    pub(crate) fn heal(&mut self) -> Option<String> {
+    /// Faults end; everybody comes back. `None`: the cluster became whole, by then; else which invariant does
+    /// not hold, and why.
+    pub(crate) fn heal(&mut self) -> Option<(&'static str, String)> {
         const PATIENCE: u64 = 120_000;
         self.healing = true;
         self.blocked.clear();
@@ -146,11 +173,15 @@ impl World {
             let before = self.context.checker.acknowledgements;
             self.after(0, Event::Write);
             self.run_until(self.context.now + 2_000);
-            missing = crate::invariants::missing(&self.brokers, &self.truth);
+            let whole = invariants::missing(&self.brokers, &self.truth).map(|what| ("EventuallyWhole", what));
+            missing = whole.or_else(|| {
+                let waiting = invariants::waiting(&self.brokers, &self.producers)?;
+                Some(("EventuallyWriteIsAcceptedOrRejected", waiting))
+            });
             if missing.is_none() && self.context.checker.acknowledgements > before {
                 return None;
             }
         }
-        missing.or_else(|| Some("no write is acknowledged".to_owned()))
+        missing.or_else(|| Some(("EventuallyWhole", "no write is acknowledged".to_owned())))
     }
 }

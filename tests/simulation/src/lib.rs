@@ -5,15 +5,40 @@
 //! Real: `controller::decisions` with its session tracker, `metadata::ClusterImage::apply`,
 //! `replication::PartitionState`, `replication::streams::stream_state`. Modelled: Raft (a list with what
 //! Raft promises), logs (records in memory with durable ends, epochs and generations), the thin shells.
+//!
+//! # What must hold
+//! One file each in `invariants`, by the name that the literature (TLA+ models of Kafka's replication, KIP-101
+//! to KIP-966) gives it.
+//!
+//! | Invariant | Looked at |
+//! |---|---|
+//! | LogMatching | after every event |
+//! | HighWatermarkMonotone | after every event |
+//! | Idempotence | after every event |
+//! | LeaderCandidateCompleteness | after every event |
+//! | LeaderCompleteness | after every event |
+//! | MetadataLogMatching | after every event |
+//! | MinIsrRecoveryQuorum | after every event |
+//! | ReplicationQuorumSuperset | after every event |
+//! | OneLeaderPerEpoch | when a replica begins to lead (`checker`) |
+//! | InconsistentOffsets | when a record is acknowledged (`checker`) |
+//! | ConsistentRead | at every read, at leaders and followers, deposed ones too |
+//! | EventuallyWriteIsAcceptedOrRejected, EventuallyWhole | within two minutes after faults end |
+//! | AcknowledgedRecordLost, AcksOneTail | in the healed cluster |
 
 mod broker;
 mod checker;
+mod clients;
 mod context;
 mod controller;
 mod disk;
 mod faults;
 mod invariants;
 mod message;
+mod network;
+mod producers;
+mod producing;
+mod quorum;
 mod random;
 mod serving;
 mod settings;
@@ -33,8 +58,12 @@ pub struct Report {
     pub steps: u64,
     /// Faults injected.
     pub faults: u64,
-    /// Records acknowledged.
+    /// Records acknowledged once they were committed (`acks=all`).
     pub acknowledgements: u64,
+    /// Records acknowledged by their leaders alone (`acks=1`).
+    pub acknowledgements_by_leader: u64,
+    /// Batches of idempotent producers that a leader had already.
+    pub duplicates: u64,
     /// Leaderships begun.
     pub elections: u64,
     /// Reads compared with the committed history.
@@ -48,10 +77,11 @@ pub fn run(settings: Settings) -> Report {
     let mut world = World::new(settings);
     world.run_until(world.context.plan.trouble);
     if world.context.checker.broken.is_none() {
-        if let Some(what) = world.heal() {
-            world.context.checker.fail("EventuallyWhole", what);
+        if let Some((invariant, what)) = world.heal() {
+            world.context.checker.fail(invariant, what);
         }
         invariants::lost(&world.brokers, &world.truth, &mut world.context.checker);
+        invariants::tails(&world.brokers, &world.truth, &mut world.context.checker);
     }
     let checker = &world.context.checker;
     Report {
@@ -59,6 +89,8 @@ pub fn run(settings: Settings) -> Report {
         steps: world.steps,
         faults: world.faults,
         acknowledgements: checker.acknowledgements,
+        acknowledgements_by_leader: checker.acknowledgements_by_leader,
+        duplicates: checker.duplicates,
         elections: checker.elections,
         reads: checker.reads,
         violation: checker.broken.clone().map(|(invariant, what)| Violation {

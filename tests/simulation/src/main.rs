@@ -12,8 +12,7 @@ struct Arguments {
     /// The first seed.
     #[arg(long, default_value_t = 0)]
     from: u64,
-    /// A fault in the adapter, which the invariants must find: acks-unsynced or
-    /// skips-truncation.
+    /// A fault in the adapter, which the invariants must find: acks-unsynced, skips-truncation, …
     #[arg(long, value_parser = mutation)]
     mutation: Option<Mutation>,
 }
@@ -30,7 +29,8 @@ fn main() -> std::process::ExitCode {
         mutation,
     } = Arguments::parse();
     let began = std::time::Instant::now();
-    let (mut steps, mut faults, mut acknowledged, mut elections, mut reads, mut broken) = (0, 0, 0, 0, 0, 0);
+    let (mut steps, mut faults, mut elections, mut reads, mut broken) = (0, 0, 0, 0, 0);
+    let (mut acknowledged, mut by_leader, mut duplicates) = (0, 0, 0);
     for seed in from..from + seeds {
         let settings = Settings { seed, mutation };
         let Ok(report) = std::panic::catch_unwind(|| run(settings)) else {
@@ -41,6 +41,8 @@ fn main() -> std::process::ExitCode {
         steps += report.steps;
         faults += report.faults;
         acknowledged += report.acknowledgements;
+        by_leader += report.acknowledgements_by_leader;
+        duplicates += report.duplicates;
         elections += report.elections;
         reads += report.reads;
         if let Some(violation) = report.violation {
@@ -50,7 +52,8 @@ fn main() -> std::process::ExitCode {
     }
     println!(
         "{seeds} seeds from {from}: {steps} events, {faults} faults, {elections} leaderships, {acknowledged} \
-         records acknowledged, {reads} reads, {broken} violations, {:.1} s",
+         records acknowledged, {by_leader} by their leaders alone, {duplicates} duplicates recognised, {reads} reads, \
+         {broken} violations, {:.1} s",
         began.elapsed().as_secs_f64()
     );
     std::process::ExitCode::from(u8::from(broken > 0))

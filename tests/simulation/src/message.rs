@@ -48,6 +48,10 @@ pub(crate) enum Message {
     /// Leader to controller, and back; nothing comes where the outcome stays unknown.
     Alter(AlterPartitionsRequest),
     Altered(Result<Vec<AlteredPartition>, ErrorCode>),
+    /// An idempotent producer's batch: producer id, sequence and value.
+    Produce(TopicPartition, i64, i32, i64),
+    /// The answer: its sequence and, where it is committed, its offset.
+    Produced(i32, Option<Offset>),
     /// The connection is gone.
     Reset,
 }

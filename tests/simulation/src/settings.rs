@@ -11,17 +11,32 @@ pub enum Mutation {
     AcksUnsynced,
     /// A leader takes every follower's log for a prefix of its own: nobody truncates.
     SkipsTruncation,
+    /// A broker whose disk was wiped presents the directory that it had.
+    KeepsDirectory,
+    /// A leader acknowledges `acks=all` once it has the record itself: the ISR is not asked.
+    AcksAlone,
+    /// A leader appends what an idempotent producer repeats.
+    ForgetsSequences,
 }
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Self; 2] = [Self::AcksUnsynced, Self::SkipsTruncation];
+    pub const ALL: [Self; 5] = [
+        Self::AcksUnsynced,
+        Self::SkipsTruncation,
+        Self::KeepsDirectory,
+        Self::AcksAlone,
+        Self::ForgetsSequences,
+    ];
 
     /// The name on the command line.
     pub const fn name(self) -> &'static str {
         match self {
             Self::AcksUnsynced => "acks-unsynced",
             Self::SkipsTruncation => "skips-truncation",
+            Self::KeepsDirectory => "keeps-directory",
+            Self::AcksAlone => "acks-alone",
+            Self::ForgetsSequences => "forgets-sequences",
         }
     }
 }
@@ -51,8 +66,12 @@ pub(crate) struct Plan {
     pub(crate) fault_every: u64,
     /// Between two writes, at most (ms).
     pub(crate) write_every: u64,
+    /// How many of a hundred ordinary writes are content with `acks=1`.
+    pub(crate) acks_one: u64,
+    /// Idempotent producers.
+    pub(crate) producers: i32,
     /// Weight of each kind of fault.
-    pub(crate) weights: [u64; 9],
+    pub(crate) weights: [u64; 10],
 }
 
 impl Plan {
@@ -67,6 +86,8 @@ impl Plan {
             flush: random.pick(&[1, 10, 80]).unwrap_or(1),
             fault_every: random.pick(&[400, 1_200, 3_000]).unwrap_or(1_200),
             write_every: random.pick(&[40, 100, 250]).unwrap_or(40),
+            acks_one: random.pick(&[0, 20, 60]).unwrap_or(0),
+            producers: random.between(0, 3) as i32,
             weights: std::array::from_fn(|_| random.pick(&[0, 1, 4]).unwrap_or(1)),
         }
     }

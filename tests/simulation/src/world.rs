@@ -3,17 +3,17 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
-use controller::decisions::{self, ProbeResult, SessionId};
-use metadata::{ClusterImage, records};
-use protocol::grpc::v1::{CreateTopicsRequest, DeleteTopicsRequest, NewTopic, TopicRef};
-use protocol::{ClaimId, DirectoryId, IncarnationId, LeaderEpoch, Offset, TopicId, TopicPartition};
+use controller::decisions::{ProbeResult, SessionId};
+use metadata::ClusterImage;
+use protocol::{DirectoryId, LeaderEpoch, TopicPartition};
 
 use crate::broker::Broker;
 use crate::context::Context;
-use crate::controller::{Active, VOTERS, Waiting};
+use crate::controller::{Active, VOTERS};
 use crate::disk::Disk;
 use crate::invariants;
 use crate::message::{Conn, Entry, Message, Node, Out};
+use crate::producers::{self, Producer};
 use crate::random::Random;
 use crate::settings::{Mutation, Plan, Settings};
 
@@ -27,6 +27,7 @@ pub(crate) enum Event {
     Commit(Node, LeaderEpoch),
     Probed(Node, LeaderEpoch, SessionId, Node, ProbeResult),
     Write,
+    Produce(Node),
     Read,
     Fault,
     Elect,
@@ -60,16 +61,19 @@ pub(crate) struct World {
     pub(crate) context: Context,
     pub(crate) brokers: Vec<Broker>,
     pub(crate) actives: Vec<Active>,
-    log: Vec<Entry>,
+    pub(crate) producers: Vec<Producer>,
+    pub(crate) log: Vec<Entry>,
     /// The image at the end of the committed log.
     pub(crate) truth: ClusterImage,
-    term: LeaderEpoch,
+    /// The image after each entry.
+    pub(crate) images: Vec<ClusterImage>,
+    pub(crate) term: LeaderEpoch,
     queue: BinaryHeap<Reverse<Due>>,
     foreseen: u64,
     /// Both ends of each connection, and when its last message arrives in each direction.
-    ends: BTreeMap<Conn, (Node, Node)>,
-    arrivals: BTreeMap<(Conn, Node), u64>,
-    dead: BTreeSet<Conn>,
+    pub(crate) ends: BTreeMap<Conn, (Node, Node)>,
+    pub(crate) arrivals: BTreeMap<(Conn, Node), u64>,
+    pub(crate) dead: BTreeSet<Conn>,
     pub(crate) blocked: BTreeSet<(Node, Node)>,
     pub(crate) paused: BTreeMap<Node, Vec<Event>>,
     pub(crate) healing: bool,
@@ -88,8 +92,10 @@ impl World {
             context,
             brokers: Vec::new(),
             actives: Vec::new(),
+            producers: Vec::new(),
             log: Vec::new(),
             truth: ClusterImage::default(),
+            images: Vec::new(),
             term: LeaderEpoch(0),
             queue: BinaryHeap::new(),
             foreseen: 0,
@@ -114,11 +120,15 @@ impl World {
                 process: None,
                 pretends: settings.mutation == Some(Mutation::AcksUnsynced),
                 wiped: false,
+                hurt: false,
             });
             world.after(0, Event::Start(id));
         }
         world.after(0, Event::Elect);
         world.after(1_500, Event::Write);
+        for producer in 0..plan.producers {
+            world.after(1_500, Event::Produce(producers::FIRST + producer));
+        }
         world.after(1_500, Event::Read);
         world.after(2_500, Event::Fault);
         world
@@ -143,7 +153,7 @@ impl World {
             self.note(&event);
             self.happen(event);
             self.carry_out();
-            invariants::poll(&mut self.brokers, &self.truth, &mut self.context.checker);
+            invariants::poll(self);
         }
         if self.context.checker.broken.is_none() {
             self.context.now = self.context.now.max(until);
@@ -211,6 +221,7 @@ impl World {
                 }
             }
             Event::Write => self.write(),
+            Event::Produce(node) => self.produce(node),
             Event::Read => self.read(),
             Event::Fault => self.fault(),
             Event::Elect => self.elect(),
@@ -231,31 +242,6 @@ impl World {
         if let Some(broker) = self.brokers.iter_mut().find(|broker| broker.id == id) {
             act(broker, &mut self.context);
         }
-    }
-
-    fn deliver(&mut self, conn: Conn, from: Node, to: Node, run: u64, message: Message) {
-        if VOTERS.contains(&to) {
-            match self.actives.iter_mut().rev().find(|active| active.node == to) {
-                Some(active) => active.hear(from, conn, message, &mut self.context),
-                None => self.refuse(conn, to, from, &message),
-            }
-        } else if run == 0 || self.run_of(to) == run {
-            self.with_broker(to, |broker, context| {
-                if !broker.hear(conn, &message, context) {
-                    broker.hear_stream(from, conn, message, context);
-                }
-            });
-        }
-    }
-
-    /// A controller that is not active says so.
-    fn refuse(&mut self, conn: Conn, me: Node, to: Node, message: &Message) {
-        let answer = match message {
-            Message::Register(_) => Message::Ended(crate::message::Ended::NotActive),
-            Message::Alter(_) => Message::Altered(Err(protocol::ErrorCode::NotController)),
-            _ => return,
-        };
-        self.context.send(me, conn, to, answer);
     }
 
     fn tick(&mut self, node: Node, run: u64) {
@@ -314,297 +300,4 @@ impl World {
             }
         }
     }
-
-    fn probe(&mut self, from: Node, session: SessionId, broker: Node, incarnation: IncarnationId) {
-        let process = self
-            .brokers
-            .iter()
-            .find(|b| b.id == broker)
-            .and_then(|b| b.process.as_ref());
-        let cut = self.blocked.contains(&(from, broker)) || self.blocked.contains(&(broker, from));
-        let found = match process {
-            _ if cut || self.paused.contains_key(&broker) => ProbeResult::Silent,
-            None => ProbeResult::Refused,
-            Some(process) if process.incarnation == incarnation => ProbeResult::Alive,
-            Some(_) => ProbeResult::OtherIncarnation,
-        };
-        let term = self
-            .actives
-            .iter()
-            .rev()
-            .find(|a| a.node == from)
-            .map_or(LeaderEpoch(0), |a| a.term);
-        let delay = self.context.random.between(1, 20);
-        self.after(delay, Event::Probed(from, term, session, broker, found));
-    }
-
-    fn send(&mut self, conn: Conn, from: Node, to: Node, message: Message) {
-        if self.dead.contains(&conn) {
-            return;
-        }
-        self.ends.insert(conn, (from, to));
-        if self.blocked.contains(&(from, to)) {
-            return self.break_off(conn, 3_000);
-        }
-        let mut delay = self.context.random.between(0, self.context.plan.delay);
-        if !self.healing && self.context.random.chance(1) {
-            delay += self.context.random.between(0, 1_000);
-        }
-        let at = (self.context.now + delay).max(self.arrivals.get(&(conn, to)).copied().unwrap_or(0));
-        self.arrivals.insert((conn, to), at);
-        let run = self.run_of(to);
-        self.after(
-            at - self.context.now,
-            Event::Deliver(conn, from, to, run, message),
-        );
-    }
-
-    fn close(&mut self, conn: Conn) {
-        self.break_off(conn, 50);
-    }
-
-    /// Nothing is sent on the connection any more; both ends find out by and by.
-    pub(crate) fn break_off(&mut self, conn: Conn, within: u64) {
-        let Some(&(a, b)) = self.ends.get(&conn) else {
-            return;
-        };
-        if !self.dead.insert(conn) {
-            return;
-        }
-        for (from, to) in [(a, b), (b, a)] {
-            let delay = self.context.random.between(1, within);
-            let at = (self.context.now + delay).max(self.arrivals.get(&(conn, to)).copied().unwrap_or(0));
-            let run = self.run_of(to);
-            self.after(
-                at - self.context.now,
-                Event::Deliver(conn, from, to, run, Message::Reset),
-            );
-        }
-    }
-
-    /// All connections that this node has.
-    pub(crate) fn connections_of(&self, node: Node) -> Vec<Conn> {
-        let ends = self.ends.iter();
-        ends.filter(|(conn, (a, b))| !self.dead.contains(conn) && (*a == node || *b == node))
-            .map(|(conn, _)| *conn)
-            .collect()
-    }
-
-    fn append(&mut self, term: LeaderEpoch, entry: protocol::grpc::v1::MetadataEntry) {
-        let offset = Offset(self.log.len() as i64);
-        self.truth = self
-            .truth
-            .apply(offset, term, Some(&entry))
-            .expect("what was decided fits");
-        self.log.push(Entry {
-            offset,
-            term,
-            body: entry,
-        });
-    }
-
-    fn commit(&mut self, node: Node, term: LeaderEpoch) {
-        if term != self.term {
-            return;
-        }
-        let Some(at) = self.actives.iter().position(|a| a.node == node && a.term == term) else {
-            return;
-        };
-        let others = VOTERS.iter().filter(|&&other| other != node);
-        let reached = others
-            .filter(|&&other| !self.blocked.contains(&(node, other)))
-            .count();
-        if reached == 0 {
-            return self.after(50, Event::Commit(node, term));
-        }
-        let Some((entry, waiting)) = self.actives[at].in_flight.pop_front() else {
-            return;
-        };
-        if let Some(entry) = entry {
-            self.append(term, entry);
-        }
-        let active = &mut self.actives[at];
-        active.committed = self.truth.clone();
-        active.settle(waiting, &self.log, &mut self.context);
-    }
-
-    /// A new leader of the quorum: the deposed one's tail is kept to some point, or lost; the deposed one
-    /// finds out later.
-    pub(crate) fn elect(&mut self) {
-        let able: Vec<Node> = VOTERS
-            .iter()
-            .copied()
-            .filter(|node| self.is_able(*node))
-            .collect();
-        let Some(node) = self.context.random.pick(&able) else {
-            return self.after(200, Event::Elect);
-        };
-        let old_term = self.term;
-        let mut left_over = None;
-        if let Some(old) = self.actives.iter().position(|a| a.term == old_term) {
-            let tail: Vec<_> = self.actives[old]
-                .in_flight
-                .iter()
-                .filter_map(|(e, _)| e.clone())
-                .collect();
-            let kept = self.context.random.between(0, tail.len() as u64) as usize;
-            for entry in tail.iter().take(kept) {
-                self.append(old_term, entry.clone());
-            }
-            left_over = tail.get(kept).cloned();
-            let delay = self.context.random.between(1, 1_500);
-            let old = self.actives[old].node;
-            self.after(delay, Event::Depose(old, old_term));
-        }
-        self.term = self.term.next();
-        let claim = ClaimId(uuid::Uuid::from_u128(u128::from(self.context.fresh())));
-        self.append(self.term, records::claim_entry(claim));
-        if let Some(entry) = left_over.filter(|_| self.context.random.chance(20)) {
-            // More than Raft would do: an entry of an earlier claim behind a later one has no effect.
-            self.append(self.term, entry);
-        }
-        let active = Active::new(node, self.term, claim, &self.truth, self.context.now);
-        self.actives.push(active);
-        let run = self.term.get() as u64;
-        self.after(0, Event::Tick(node, run));
-    }
-
-    fn is_able(&self, node: Node) -> bool {
-        let cut = VOTERS
-            .iter()
-            .filter(|&&other| self.blocked.contains(&(node, other)))
-            .count();
-        !self.paused.contains_key(&node) && cut < 2
-    }
-
-    fn depose(&mut self, node: Node, term: LeaderEpoch) {
-        if !self.is_able(node) {
-            return self.after(300, Event::Depose(node, term));
-        }
-        if let Some(at) = self.actives.iter().position(|a| a.node == node && a.term == term) {
-            self.actives.remove(at).depose(&mut self.context);
-        }
-    }
-
-    pub(crate) fn partitions(&self) -> Vec<TopicPartition> {
-        let topics = self.truth.topics.iter();
-        topics
-            .flat_map(|(&id, topic)| {
-                topic
-                    .partitions
-                    .keys()
-                    .map(move |&index| TopicPartition::new(id, index))
-            })
-            .collect()
-    }
-
-    fn someone(&mut self) -> Option<(Node, TopicPartition)> {
-        let nodes: Vec<Node> = self.brokers.iter().map(|b| b.id).collect();
-        let node = self
-            .context
-            .random
-            .pick(&nodes)
-            .filter(|node| !self.paused.contains_key(node))?;
-        let partitions = self.partitions();
-        Some((node, self.context.random.pick(&partitions)?))
-    }
-
-    /// A client writes at a broker that may believe to lead.
-    fn write(&mut self) {
-        self.create_missing();
-        if let Some((_, tp)) = self.someone() {
-            for node in 1..=self.context.plan.brokers {
-                if !self.paused.contains_key(&node) {
-                    let value = self.context.fresh() as i64;
-                    self.with_broker(node, |broker, context| {
-                        broker.produce(tp, value, context);
-                    });
-                }
-            }
-        }
-        if !self.healing {
-            let delay = self.context.random.between(1, self.context.plan.write_every);
-            self.after(delay, Event::Write);
-        }
-    }
-
-    /// Creates what is not there, once brokers are live and nothing is in flight.
-    fn create_missing(&mut self) {
-        let live = self.truth.live_brokers().count() as i32 == self.context.plan.brokers
-            && !self.brokers.iter().any(|broker| broker.wiped);
-        let term = self.term;
-        let Some(active) = self.actives.iter_mut().find(|active| active.term == term) else {
-            return;
-        };
-        for number in 0..self.context.plan.topics {
-            let there = self.truth.topic(&format!("topic{number}")).is_some();
-            if live && !there && active.in_flight.is_empty() {
-                create(active, number, &mut self.context);
-            }
-        }
-    }
-
-    fn read(&mut self) {
-        if let Some((node, tp)) = self.someone() {
-            let committed = self.context.checker.history(tp).committed.len() as u64;
-            let from = self
-                .context
-                .random
-                .between(committed.saturating_sub(20), committed) as usize;
-            if let Some(broker) = self.brokers.iter().find(|broker| broker.id == node) {
-                invariants::read(broker, tp, from, &mut self.context);
-            }
-        }
-        self.after(97, Event::Read);
-    }
-
-    /// A topic is deleted and created again under its name.
-    pub(crate) fn recreate(&mut self, number: u64) {
-        let term = self.term;
-        let Some(active) = self.actives.iter_mut().find(|active| active.term == term) else {
-            return;
-        };
-        let topics = vec![TopicRef {
-            name: format!("topic{number}"),
-            ..TopicRef::default()
-        }];
-        let request = DeleteTopicsRequest {
-            topics,
-            timeout_ms: 0,
-        };
-        let context = &mut self.context;
-        active.decide(
-            context,
-            |view| decisions::delete_topics(view, &request),
-            |_| Waiting::Nobody,
-        );
-        create(active, number, context);
-    }
-}
-
-fn create(active: &mut Active, number: u64, context: &mut Context) {
-    let id = TopicId(uuid::Uuid::from_u128(u128::from(context.fresh()) + (1 << 64)));
-    let brokers = 3.min(context.plan.brokers);
-    let topic = NewTopic {
-        name: format!("topic{number}"),
-        partitions: -1,
-        replication_factor: -1,
-        assignments: vec![protocol::grpc::v1::ReplicaAssignment {
-            partition: 0,
-            brokers: (1..=brokers)
-                .map(|n| (n as u64 + number) as i32 % context.plan.brokers + 1)
-                .collect(),
-        }],
-        configs: Vec::new(),
-    };
-    let request = CreateTopicsRequest {
-        topics: vec![topic],
-        ..CreateTopicsRequest::default()
-    };
-    let mut fresh = || id;
-    active.decide(
-        context,
-        |view| decisions::create_topics(view, &request, 0, &mut fresh),
-        |_| Waiting::Nobody,
-    );
 }

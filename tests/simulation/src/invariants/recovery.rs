@@ -25,7 +25,7 @@ pub(crate) fn missing(brokers: &[Broker], truth: &ClusterImage) -> Option<String
                 let (Some(replica), Some(log)) = (replica, broker.disk.logs.get(&tp)) else {
                     return Some(format!("{tp} has no replica at broker {}", broker.id));
                 };
-                if replica.state.high_watermark() != log.end() || !replica.waiting.is_empty() {
+                if replica.state.high_watermark() != log.end() {
                     return Some(format!(
                         "{tp} is not committed to its end at broker {}",
                         broker.id
@@ -52,7 +52,7 @@ pub(crate) fn lost(brokers: &[Broker], truth: &ClusterImage, checker: &mut Check
         for (at, value) in &history.acknowledged {
             let found = log
                 .and_then(|log| log.records.get(at.0 as usize))
-                .map(|record| record.1);
+                .map(|record| record.value);
             if found != Some(*value) {
                 lost = Some(format!(
                     "{tp} offset {at}: {value} was acknowledged, {found:?} is there"
