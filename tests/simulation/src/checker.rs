@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use protocol::{LeaderEpoch, Offset, TopicPartition};
 
+use crate::counts::Counts;
 use crate::disk::{Log, Record};
 use crate::message::Node;
 
@@ -42,13 +43,7 @@ pub(crate) struct History {
 pub(crate) struct Checker {
     pub(crate) histories: BTreeMap<TopicPartition, History>,
     pub(crate) broken: Option<(&'static str, String)>,
-    /// Counts for the report.
-    pub(crate) acknowledgements: u64,
-    pub(crate) acknowledgements_by_leader: u64,
-    /// Batches that producers repeated and leaders recognised.
-    pub(crate) duplicates: u64,
-    pub(crate) elections: u64,
-    pub(crate) reads: u64,
+    pub(crate) counts: Counts,
 }
 
 impl Checker {
@@ -78,7 +73,7 @@ impl Checker {
     }
 
     pub(crate) fn acknowledged(&mut self, tp: TopicPartition, at: Offset, value: i64) {
-        self.acknowledgements += 1;
+        self.counts.acknowledgements += 1;
         let before = self.history(tp).acknowledged.insert(at, value);
         if let Some(before) = before.filter(|before| *before != value) {
             self.fail(
@@ -90,14 +85,14 @@ impl Checker {
 
     /// A record is acknowledged that only its leader is known to have (`acks=1`).
     pub(crate) fn acknowledged_by_leader(&mut self, tp: TopicPartition, record: Record, at: Offset) {
-        self.acknowledgements_by_leader += 1;
+        self.counts.acknowledgements_by_leader += 1;
         let history = self.history(tp);
         history.by_leader.insert((record.epoch, at), record.value);
     }
 
     /// A replica begins to lead.
     pub(crate) fn leads(&mut self, tp: TopicPartition, epoch: LeaderEpoch, node: Node, run: u64) {
-        self.elections += 1;
+        self.counts.elections += 1;
         let known = *self.history(tp).leaders.entry(epoch).or_insert((node, run));
         if known != (node, run) {
             self.fail(

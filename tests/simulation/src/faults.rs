@@ -22,7 +22,7 @@ impl World {
         let broker = self.context.random.pick(&brokers).unwrap_or(1);
         let controller = self.context.random.pick(&VOTERS).unwrap_or(VOTERS[0]);
         let span = self.context.random.between(50, 6_000);
-        self.faults += 1;
+        self.context.checker.counts.faults += 1;
         match self.context.random.pick(&kinds) {
             Some(0) => self.crash(broker, false, span),
             Some(1) => self.crash(broker, true, span),
@@ -100,12 +100,14 @@ impl World {
         self.paused.remove(&node);
         self.with_broker(node, |broker, context| {
             broker.process = None;
+            let mut lost = false;
             for log in broker.disk.logs.values_mut().filter(|_| power) {
-                let kept = context
-                    .random
-                    .between(log.durable as u64, log.records.len() as u64);
+                let written = log.records.len() as u64;
+                let kept = context.random.between(log.durable as u64, written);
+                lost |= kept < written;
                 log.truncate(kept as usize);
             }
+            context.checker.counts.unsynced_losses += u64::from(lost);
         });
     }
 
@@ -117,6 +119,7 @@ impl World {
             return;
         }
         self.crash(node, false, back_after);
+        self.context.checker.counts.disk_losses += 1;
         let fresh = self.context.fresh();
         self.with_broker(node, |broker, context| {
             broker.disk.logs.clear();
@@ -170,7 +173,7 @@ impl World {
         let deadline = self.context.now + PATIENCE;
         let mut missing = None;
         while self.context.now < deadline && self.context.checker.broken.is_none() {
-            let before = self.context.checker.acknowledgements;
+            let before = self.context.checker.counts.acknowledgements;
             self.after(0, Event::Write);
             self.run_until(self.context.now + 2_000);
             let whole = invariants::missing(&self.brokers, &self.truth).map(|what| ("EventuallyWhole", what));
@@ -178,7 +181,7 @@ impl World {
                 let waiting = invariants::waiting(&self.brokers, &self.producers)?;
                 Some(("EventuallyWriteIsAcceptedOrRejected", waiting))
             });
-            if missing.is_none() && self.context.checker.acknowledgements > before {
+            if missing.is_none() && self.context.checker.counts.acknowledgements > before {
                 return None;
             }
         }

@@ -31,6 +31,7 @@ mod checker;
 mod clients;
 mod context;
 mod controller;
+mod counts;
 mod disk;
 mod faults;
 mod invariants;
@@ -45,6 +46,7 @@ mod settings;
 mod world;
 
 pub use checker::Violation;
+pub use counts::Counts;
 pub use settings::{Mutation, Settings};
 
 use world::World;
@@ -54,20 +56,8 @@ use world::World;
 pub struct Report {
     /// Stands for everything that happened, in order.
     pub trace: u64,
-    /// Events handled.
-    pub steps: u64,
-    /// Faults injected.
-    pub faults: u64,
-    /// Records acknowledged once they were committed (`acks=all`).
-    pub acknowledgements: u64,
-    /// Records acknowledged by their leaders alone (`acks=1`).
-    pub acknowledgements_by_leader: u64,
-    /// Batches of idempotent producers that a leader had already.
-    pub duplicates: u64,
-    /// Leaderships begun.
-    pub elections: u64,
-    /// Reads compared with the committed history.
-    pub reads: u64,
+    /// What happened in it, in numbers.
+    pub counts: Counts,
     /// The invariant that broke, if one did.
     pub violation: Option<Violation>,
 }
@@ -86,13 +76,7 @@ pub fn run(settings: Settings) -> Report {
     let checker = &world.context.checker;
     Report {
         trace: world.trace,
-        steps: world.steps,
-        faults: world.faults,
-        acknowledgements: checker.acknowledgements,
-        acknowledgements_by_leader: checker.acknowledgements_by_leader,
-        duplicates: checker.duplicates,
-        elections: checker.elections,
-        reads: checker.reads,
+        counts: checker.counts,
         violation: checker.broken.clone().map(|(invariant, what)| Violation {
             invariant,
             at: world.context.now,

@@ -1,15 +1,20 @@
 //! Idempotent producers: each writes to one partition, has at most five batches under way, and repeats
 //! what was not answered, from the first one on, after every error, silence or broken connection.
 //!
-//! Until its first batch is acknowledged a producer has no second one under way. A leader that knows nothing of
-//! a producer takes any sequence, as Kafka's does (it cannot tell from one whose records retention has
-//! deleted), so that a second batch could come to stand before the first one's repetition.
+//! Until its first batch is acknowledged a producer has no second one under way, which real clients do not care
+//! about. A leader that knows nothing of a producer takes any sequence, as Kafka's does up to 4.4 (it cannot tell
+//! such a producer from one whose records retention has deleted, KIP-360). So where a first batch is refused
+//! (another leads, the ISR is too small) and the second one, under way behind it, arrives when that has passed, the
+//! second is taken and the first one's repetitions are out of order for ever: the client gives it up in the end and
+//! reports it as failed (KAFKA-14359, KAFKA-15591). Once one batch is acknowledged it is committed, and every later
+//! leader knows the producer. [`Mutation::EagerProducers`] takes the caution away.
 
 use std::collections::VecDeque;
 
 use protocol::{BrokerId, TopicPartition};
 
 use crate::message::{Conn, Message, Node, Out};
+use crate::settings::Mutation;
 use crate::world::{Event, World};
 
 /// The first producer's node number.
@@ -67,7 +72,8 @@ impl World {
             .filter(|_| self.healing || self.context.random.chance(85))
             .map_or(guess, BrokerId::get);
         let (producer, context) = (&mut self.producers[at], &mut self.context);
-        let room = if producer.acknowledged { IN_FLIGHT } else { 1 };
+        let careful = !producer.acknowledged && !context.is(Mutation::EagerProducers);
+        let room = if careful { 1 } else { IN_FLIGHT };
         let oldest = producer
             .unanswered
             .front()

@@ -124,7 +124,7 @@ impl Broker {
                 self.append_as_leader(tp, record, Acks::All, Some((conn, from)), context);
             }
             Ok(SequenceCheck::Duplicate { first_offset, .. }) => {
-                context.checker.duplicates += 1;
+                context.checker.counts.duplicates += 1;
                 let waiting = Waiting {
                     record,
                     at: first_offset,

@@ -394,6 +394,7 @@ impl Broker {
             }
             Mend::Restart { log_start } => log_start.min(log.end()),
         };
+        context.checker.counts.truncations += u64::from(target < log.end());
         log.truncate(target.0 as usize);
         let view = log.view(self.pretends);
         if let Some(process) = &mut self.process {

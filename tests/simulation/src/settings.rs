@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use crate::random::Random;
 
-/// A fault put into the simulation's own adapter, to prove that the invariants notice.
+/// A fault put into the simulation's own adapter, to prove that the invariants notice; the last one is a habit
+/// of clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mutation {
     /// Replicas report as durable what they have only written; power fails.
@@ -17,16 +18,20 @@ pub enum Mutation {
     AcksAlone,
     /// A leader appends what an idempotent producer repeats.
     ForgetsSequences,
+    /// Idempotent producers have five batches under way before their first one is acknowledged. Nothing is
+    /// wrong with that; see `producers` for what comes of it by Kafka's rules.
+    EagerProducers,
 }
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::AcksUnsynced,
         Self::SkipsTruncation,
         Self::KeepsDirectory,
         Self::AcksAlone,
         Self::ForgetsSequences,
+        Self::EagerProducers,
     ];
 
     /// The name on the command line.
@@ -37,6 +42,7 @@ impl Mutation {
             Self::KeepsDirectory => "keeps-directory",
             Self::AcksAlone => "acks-alone",
             Self::ForgetsSequences => "forgets-sequences",
+            Self::EagerProducers => "eager-producers",
         }
     }
 }

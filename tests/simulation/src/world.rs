@@ -79,8 +79,6 @@ pub(crate) struct World {
     pub(crate) healing: bool,
     /// A hash of everything that has happened: equal runs have equal traces.
     pub(crate) trace: u64,
-    pub(crate) steps: u64,
-    pub(crate) faults: u64,
 }
 
 impl World {
@@ -106,8 +104,6 @@ impl World {
             paused: BTreeMap::new(),
             healing: false,
             trace: 0,
-            steps: 0,
-            faults: 0,
         };
         for id in 1..=plan.brokers {
             let disk = Disk {
@@ -149,7 +145,7 @@ impl World {
                 return;
             };
             self.context.now = at;
-            self.steps += 1;
+            self.context.checker.counts.events += 1;
             self.note(&event);
             self.happen(event);
             self.carry_out();

@@ -20,7 +20,7 @@ pub(crate) fn read(broker: &Broker, tp: TopicPartition, from: usize, context: &m
     else {
         return;
     };
-    context.checker.reads += 1;
+    context.checker.counts.reads += 1;
     let range = from..(upper.0 as usize).max(from);
     let served = log.records.get(range.clone()).map(<[_]>::to_vec);
     let committed = context
