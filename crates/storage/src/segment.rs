@@ -9,7 +9,7 @@ use std::{
     path::PathBuf,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
@@ -34,6 +34,9 @@ pub(crate) struct LogFiles {
     dir: ArcSwap<PathBuf>,
     /// Read last first.
     sealed: Mutex<Vec<(Offset, Arc<File>)>>,
+    /// Held while the index files of any segment are written. After a truncation a new segment may have the
+    /// name of one that a reader still looks at: a lock of the segment's own would not do.
+    index_files: Mutex<()>,
 }
 
 impl LogFiles {
@@ -41,6 +44,7 @@ impl LogFiles {
         Self {
             dir: ArcSwap::from_pointee(dir),
             sealed: Mutex::default(),
+            index_files: Mutex::default(),
         }
     }
 
@@ -87,8 +91,12 @@ pub(crate) struct Segment {
     size: AtomicU64,
     /// In memory while the segment is active.
     indexes: RwLock<Option<SegmentIndexes>>,
-    /// Held while the index files of a sealed segment are rebuilt.
+    /// Held while the indexes of a sealed segment are rebuilt.
     rebuilding: Mutex<()>,
+    /// Its files are gone, or are about to go; their names may belong to another segment.
+    gone: AtomicBool,
+    /// How often its batches were rewritten: indexes made of earlier ones are nobody's.
+    rewritten: AtomicU64,
 }
 
 impl Segment {
@@ -104,6 +112,8 @@ impl Segment {
             size: AtomicU64::new(0),
             indexes: RwLock::new(Some(SegmentIndexes::new(base, interval))),
             rebuilding: Mutex::new(()),
+            gone: AtomicBool::new(false),
+            rewritten: AtomicU64::new(0),
         })
     }
 
@@ -116,6 +126,8 @@ impl Segment {
             size: AtomicU64::new(size),
             indexes: RwLock::new(None),
             rebuilding: Mutex::new(()),
+            gone: AtomicBool::new(false),
+            rewritten: AtomicU64::new(0),
         }
     }
 
@@ -191,7 +203,9 @@ impl Segment {
         }
     }
 
+    /// Indexes of its batches as they are from now on.
     pub(crate) fn set_indexes(&self, indexes: SegmentIndexes) {
+        self.rewritten.fetch_add(1, Ordering::AcqRel);
         *self.indexes.write() = Some(indexes);
     }
 
@@ -205,6 +219,7 @@ impl Segment {
 
     /// Completes the indexes and writes them to their files; they stay in memory.
     pub(crate) fn write_indexes(&self) -> Result<(), StorageError> {
+        let _files = self.files.index_files.lock();
         if let Some(indexes) = &mut *self.indexes.write() {
             indexes.seal();
             self.write_index_files(indexes)?;
@@ -249,9 +264,11 @@ impl Segment {
             .map_err(StorageError::io("read", &offsets))
     }
 
-    /// Makes the indexes of a sealed segment from its batches and replaces their files.
+    /// Makes the indexes of a sealed segment from its batches and replaces their files; unless the segment
+    /// was truncated or removed meanwhile: the files are then another's to write.
     pub(crate) fn rebuild_indexes(&self) -> Result<SegmentIndexes, StorageError> {
         let _turn = self.rebuilding.lock();
+        let rewritten = self.rewritten.load(Ordering::Acquire);
         let file = self.file()?;
         let mut indexes = SegmentIndexes::new(self.base, crate::LogConfig::default().index_interval_bytes);
         let mut scanner = Scanner::new(&file, 0, self.size());
@@ -263,6 +280,11 @@ impl Segment {
             }
         }
         indexes.seal();
+        let _files = self.files.index_files.lock();
+        let stale = rewritten != self.rewritten.load(Ordering::Acquire);
+        if stale || self.gone.load(Ordering::Acquire) || self.indexes.read().is_some() {
+            return Ok(indexes);
+        }
         self.write_index_files(&indexes)?;
         tracing::info!(segment = %self.path(FileKind::Log).display(), "segment indexes rebuilt");
         Ok(indexes)
@@ -290,9 +312,69 @@ impl Segment {
         }
     }
 
-    /// Forgets open files of a segment that is about to be removed.
+    /// Forgets open files of a segment that is about to be removed. From here on no reader writes its
+    /// index files.
     pub(crate) fn close(&self) {
+        {
+            let _files = self.files.index_files.lock();
+            self.gone.store(true, Ordering::Release);
+        }
         self.file.store(None);
         self.files.forget_sealed(self.base);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::FileExt;
+
+    use protocol::batch::BatchBuilder;
+
+    use super::*;
+
+    /// A sealed segment of one batch, without index files.
+    fn sealed(dir: &tempfile::TempDir) -> Segment {
+        let files = Arc::new(LogFiles::new(dir.path().to_owned()));
+        let segment = Segment::create(&files, Offset(7), 4096).expect("create");
+        let builder = BatchBuilder {
+            base_offset: Offset(7),
+            ..BatchBuilder::default()
+        };
+        let batch = builder.build_records(&[(None, Some(b"value"))]);
+        let file = segment.hold_for_write().expect("held");
+        file.write_all_at(&batch, 0).expect("write");
+        segment.set_size(batch.len() as u64);
+        segment.drop_indexes();
+        segment
+    }
+
+    #[test]
+    fn missing_index_files_are_rebuilt() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let segment = sealed(&dir);
+        segment.rebuild_indexes().expect("rebuilt");
+        assert!(segment.path(FileKind::OffsetIndex).exists());
+    }
+
+    /// A reader may hold on to a segment that was truncated away, while a new one of its name is written.
+    #[test]
+    fn nobody_writes_the_index_files_of_a_segment_that_is_gone() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let segment = sealed(&dir);
+        segment.close();
+        segment.rebuild_indexes().expect("for the reader itself");
+        assert!(!segment.path(FileKind::OffsetIndex).exists());
+        assert!(!segment.path(FileKind::TimeIndex).exists());
+    }
+
+    #[test]
+    fn nobody_but_its_writer_writes_the_index_files_of_an_active_segment() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let segment = sealed(&dir);
+        segment.set_indexes(SegmentIndexes::new(Offset(7), 4096));
+        segment.rebuild_indexes().expect("for the reader itself");
+        assert!(!segment.path(FileKind::OffsetIndex).exists());
+        segment.write_indexes().expect("by the writer");
+        assert!(segment.path(FileKind::OffsetIndex).exists());
     }
 }
