@@ -4,9 +4,7 @@ mod support;
 
 use protocol::{LeaderEpoch, Offset};
 use replication::{Acks, FetchRead, ReadRefused, RoleError};
-use support::{
-    Broker, Cluster, ONE, TWO, append, eventually, fetch_once, produce, read_from, replicate, soon,
-};
+use support::{Broker, Cluster, ONE, TWO, append, fetch_once, join_isr, produce, read_from, replicate, soon};
 
 async fn pair(isr: &[protocol::BrokerId]) -> (Broker, Broker, protocol::TopicPartition) {
     let cluster = Cluster::with_brokers(&[ONE, TWO]);
@@ -59,9 +57,7 @@ async fn a_follower_that_has_caught_up_joins() {
     let (one, two, tp) = pair(&[ONE]).await;
     append(&one.partition(tp), &["a"], Acks::All).await.unwrap();
     replicate(&one, &two, tp).await;
-    fetch_once(&one, &two, tp).await;
-    let partition = one.partition(tp);
-    eventually("both in sync", || partition.status().isr == [ONE, TWO]).await;
+    join_isr(&one, &two, tp).await;
     assert_eq!(one.cluster.proposals.lock().len(), 1);
     one.stop().await;
     two.stop().await;
@@ -208,8 +204,7 @@ async fn a_restarted_follower_goes_on_where_it_was() {
     two.catch_up().await;
     append(&one.partition(tp), &["b"], Acks::Leader).await.unwrap();
     replicate(&one, &two, tp).await;
-    let partition = one.partition(tp);
-    eventually("both in sync", || partition.status().isr == [ONE, TWO]).await;
+    join_isr(&one, &two, tp).await;
     one.stop().await;
     two.stop().await;
 }
@@ -245,8 +240,7 @@ async fn a_damaged_replica_is_never_served_and_is_built_anew() {
     assert!(two.manager.failed_replicas().is_empty());
     assert_eq!(two.partition(tp).offsets().log_end, Offset(0));
     replicate(&one, &two, tp).await;
-    let partition = one.partition(tp);
-    eventually("both in sync", || partition.status().isr == [ONE, TWO]).await;
+    join_isr(&one, &two, tp).await;
     one.stop().await;
     two.stop().await;
 }

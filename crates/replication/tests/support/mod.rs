@@ -330,6 +330,17 @@ pub(crate) async fn fetch_once(leader: &Broker, follower: &Broker, tp: TopicPart
     }
 }
 
+/// Fetches until the leader has taken the follower into the ISR: it learns what the follower has synced from
+/// the fetch after.
+pub(crate) async fn join_isr(leader: &Broker, follower: &Broker, tp: TopicPartition) {
+    let deadline = soon();
+    while !leader.partition(tp).status().isr.contains(&follower.id) {
+        fetch_once(leader, follower, tp).await;
+        assert!(Instant::now() < deadline, "the follower did not join the ISR");
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
 /// Fetches until the follower has everything, durable and committed, and both know it.
 pub(crate) async fn replicate(leader: &Broker, follower: &Broker, tp: TopicPartition) {
     let deadline = soon();
