@@ -7,6 +7,7 @@ mod bind;
 mod gate;
 mod sniff;
 mod sniffed;
+mod stall;
 mod web;
 
 use std::net::SocketAddr;
@@ -147,7 +148,8 @@ impl Port {
         match (protocol, &self.services.kafka) {
             (Protocol::Http, _) => {
                 let (router, windows) = (self.services.web.clone(), self.services.windows);
-                web::serve_connection(stream, router, windows, self.stop.clone()).await;
+                let idle = self.gate.limits().idle;
+                web::serve_connection(stream, router, windows, idle, self.stop.clone()).await;
             }
             (Protocol::Kafka, Some(kafka)) => {
                 let _counted = Counted::new();
