@@ -15,6 +15,7 @@ use protocol::IncarnationId;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use super::quorum_watch;
 use crate::config::{ControllerSettings, NodeConfig};
 
 /// A controller and its port.
@@ -73,6 +74,7 @@ pub(super) async fn start(
         defaults: NodeDefaults::new(node.properties.values.clone()),
         raft: RaftSettings::default(),
     };
+    let stopping = stop.clone();
     let handle = Controller::start(config, stop).await?;
     let active = handle.active();
     let readiness = std::sync::Arc::new(move || {
@@ -88,6 +90,11 @@ pub(super) async fn start(
             },
         }
     });
+    tokio::spawn(quorum_watch::watch(
+        handle.active(),
+        node.voters.clone(),
+        stopping,
+    ));
     let services = Services {
         web: http::router(metrics.clone(), readiness, handle.routes()),
         windows: Http2Windows::NODES,

@@ -2,6 +2,7 @@
 //! broker first, because its controlled shutdown needs a controller.
 
 mod controller;
+mod quorum_watch;
 mod signals;
 
 use std::process::ExitCode;
