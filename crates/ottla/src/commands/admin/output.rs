@@ -44,6 +44,14 @@ impl Rows {
         let _ = writeln!(std::io::stdout(), "{text}");
     }
 
+    /// Prints to standard output; a table without a row is not worth its headings where the failure of
+    /// everything was said already.
+    pub(crate) fn print_if_any(self, format: Format) {
+        if format == Format::Json || !self.rows.is_empty() {
+            self.print(format);
+        }
+    }
+
     fn table(self) -> Table {
         let mut table = Table::new();
         table

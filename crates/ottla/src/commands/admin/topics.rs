@@ -210,6 +210,6 @@ fn print_results(results: Vec<AdminTopicResult>, format: super::Format) -> ExitC
             count(topic.replication_factor),
         ]);
     }
-    rows.print(format);
+    rows.print_if_any(format);
     code
 }
