@@ -3,7 +3,7 @@
 
 use std::{
     io::{self, Read, Write},
-    net::{SocketAddr, TcpStream},
+    net::{Ipv4Addr, SocketAddr, TcpStream},
     time::Duration,
 };
 
@@ -12,9 +12,10 @@ use kafka_protocol::{
     messages::{RequestHeader, ResponseHeader, TopicName},
     protocol::{Decodable, Encodable, HeaderVersion, Request, StrBytes},
 };
+use socket2::{Domain, Socket, Type};
 
 /// No answer of a healthy server takes longer, however busy the machine is.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A string as the codec crate takes it.
 pub(crate) fn text(text: &str) -> StrBytes {
@@ -34,7 +35,18 @@ pub(crate) struct Client {
 
 impl Client {
     pub(crate) fn connect(address: SocketAddr) -> Self {
-        let stream = TcpStream::connect(address).expect("the node listens");
+        Self::over(TcpStream::connect(address).expect("the node listens"))
+    }
+
+    /// Connects from an address of this machine's own: every 127.x.y.z is one.
+    pub(crate) fn connect_from(source: Ipv4Addr, address: SocketAddr) -> Self {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        socket.bind(&SocketAddr::from((source, 0)).into()).unwrap();
+        socket.connect(&address.into()).expect("the node listens");
+        Self::over(socket.into())
+    }
+
+    fn over(stream: TcpStream) -> Self {
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_write_timeout(Some(PATIENCE)).unwrap();
         stream.set_nodelay(true).unwrap();
@@ -74,6 +86,24 @@ impl Client {
         let mut body = vec![0; length];
         self.stream.read_exact(&mut body)?;
         Ok(body.into())
+    }
+
+    /// The next bytes, whatever they are.
+    pub(crate) fn receive_exact(&mut self, count: usize) -> Bytes {
+        let mut bytes = vec![0; count];
+        self.stream.read_exact(&mut bytes).expect("so many bytes");
+        bytes.into()
+    }
+
+    /// Whether the server has not closed the connection yet. What it has sent is skipped.
+    pub(crate) fn is_open(&mut self) -> bool {
+        self.stream.set_nonblocking(true).unwrap();
+        let read = self.stream.read(&mut [0; 1024]);
+        self.stream.set_nonblocking(false).unwrap();
+        match read {
+            Ok(count) => count > 0,
+            Err(error) => error.kind() == io::ErrorKind::WouldBlock,
+        }
     }
 
     /// Sends bytes as they are. A server that has already closed is no failure here.

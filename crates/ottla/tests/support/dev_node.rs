@@ -6,7 +6,10 @@ use std::{
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
     path::Path,
     process::{Child, Command, Stdio},
-    sync::{Arc, Mutex, PoisonError, Weak},
+    sync::{
+        Arc, Mutex, PoisonError, Weak,
+        atomic::{AtomicUsize, Ordering},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -19,8 +22,21 @@ use super::Client;
 const READY_WITHIN: Duration = Duration::from_secs(60);
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
+/// The unit of the times in /proc, on every machine.
+const TICK: Duration = Duration::from_millis(10);
+/// How often another port is tried.
+const PORTS_TO_TRY: usize = 5;
 /// Where `ottla dev` has its internal ports, above the client port.
 const PORT_DISTANCES: [u16; 3] = [0, 10_000, 10_100];
+
+/// How far apart client ports are given: there is room for a neighbour or two.
+const APART: usize = 4;
+/// Client ports of one test process lie in the first part of each block of ports, so that one node's
+/// internal ports never are another's.
+const BLOCK: usize = 200;
+const PER_BLOCK: usize = 24;
+const FIRST_PORT: usize = 12_000;
+const BLOCKS: usize = 50;
 
 /// A running `ottla dev`. Dropping it ends the process and removes its data.
 pub(crate) struct DevNode {
@@ -44,6 +60,14 @@ impl DevNode {
 
     /// Starts a node with these `--set` configurations and waits until it is ready.
     pub(crate) fn start(settings: &[&str]) -> Self {
+        // Between the look for a free port and its use somebody else may take it.
+        (0..PORTS_TO_TRY)
+            .find_map(|_| Self::try_start(settings))
+            .expect("a port that stays free")
+    }
+
+    /// The same; nothing where its port is taken.
+    fn try_start(settings: &[&str]) -> Option<Self> {
         let dir = tempfile::tempdir().unwrap();
         let port = free_port();
         let log = File::create(dir.path().join("log")).unwrap();
@@ -67,7 +91,11 @@ impl DevNode {
         };
         let deadline = Instant::now() + READY_WITHIN;
         while !node.is_ready() {
-            assert!(node.is_running(), "the node ended:\n{}", node.log());
+            if !node.is_running() {
+                let log = node.log();
+                assert!(log.contains("in use"), "the node ended:\n{log}");
+                return None;
+            }
             assert!(
                 Instant::now() < deadline,
                 "the node is not ready:\n{}",
@@ -75,7 +103,7 @@ impl DevNode {
             );
             thread::sleep(LOOK_AGAIN);
         }
-        node
+        Some(node)
     }
 
     /// Where clients connect.
@@ -100,22 +128,43 @@ impl DevNode {
 
     /// The answer to an HTTP GET, head included; nothing while nobody listens.
     pub(crate) fn http_get(&self, path: &str) -> Option<String> {
-        let mut stream = TcpStream::connect(self.address).ok()?;
-        stream.set_read_timeout(Some(READY_WITHIN)).ok()?;
-        let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
-        stream.write_all(request.as_bytes()).ok()?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).ok()?;
-        Some(answer)
+        http_get(self.address, path)
     }
 
     /// The most memory the process has ever had resident, in bytes; `None` where the system does not say.
     pub(crate) fn peak_memory(&self) -> Option<u64> {
+        self.memory("VmHWM:")
+    }
+
+    /// The memory that the process has resident now, in bytes; `None` where the system does not say.
+    pub(crate) fn resident_memory(&self) -> Option<u64> {
+        self.memory("VmRSS:")
+    }
+
+    /// The processor time that the process has had, in user and in system mode; `None` where the system
+    /// does not say.
+    pub(crate) fn cpu_time(&self) -> Option<Duration> {
+        let stat = Path::new("/proc")
+            .join(self.process.id().to_string())
+            .join("stat");
+        let stat = fs::read_to_string(stat).ok()?;
+        // The name, in brackets, may hold anything; utime and stime are the 12th and 13th after it.
+        let (_, fields) = stat.rsplit_once(')')?;
+        let ticks = fields
+            .split_whitespace()
+            .skip(11)
+            .take(2)
+            .map(|field| field.parse::<u32>().ok())
+            .sum::<Option<u32>>()?;
+        Some(TICK * ticks)
+    }
+
+    fn memory(&self, what: &str) -> Option<u64> {
         let status = Path::new("/proc")
             .join(self.process.id().to_string())
             .join("status");
         let status = fs::read_to_string(status).ok()?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+        let line = status.lines().find_map(|line| line.strip_prefix(what))?;
         let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
         Some(kib * 1024)
     }
@@ -143,14 +192,30 @@ impl Drop for DevNode {
     }
 }
 
-/// A client port that was free a moment ago, with the internal ports that belong to it. All lie below
-/// those that the kernel hands out by itself.
-fn free_port() -> u16 {
+/// The answer to an HTTP GET, head included; nothing while nobody listens.
+pub(super) fn http_get(address: SocketAddr, path: &str) -> Option<String> {
+    let mut stream = TcpStream::connect(address).ok()?;
+    stream.set_read_timeout(Some(READY_WITHIN)).ok()?;
+    let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    Some(answer)
+}
+
+/// A client port that was free a moment ago, with the internal ports that belong to it, and that no other
+/// test of this process is given. All lie below those that the kernel hands out by itself.
+pub(crate) fn free_port() -> u16 {
+    static GIVEN: AtomicUsize = AtomicUsize::new(0);
     let is_free = |port: u16| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok();
-    // Runs at the same time begin at different places.
-    let start = (std::process::id() % 1000) as u16 * 10;
-    (0..10_000)
-        .map(|step| 12_000 + (start + step) % 10_000)
+    // Runs at the same time begin at different places, and go on from there.
+    let start = std::process::id() as usize;
+    (0..BLOCKS * PER_BLOCK)
+        .map(|_| {
+            let given = GIVEN.fetch_add(1, Ordering::Relaxed);
+            let block = (start + given / PER_BLOCK) % BLOCKS;
+            (FIRST_PORT + block * BLOCK + given % PER_BLOCK * APART) as u16
+        })
         .find(|port| PORT_DISTANCES.iter().all(|distance| is_free(port + distance)))
         .expect("some ports are free")
 }
