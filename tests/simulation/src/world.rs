@@ -147,13 +147,17 @@ impl World {
             self.context.now = at;
             self.context.checker.counts.events += 1;
             self.note(&event);
-            self.happen(event);
-            self.carry_out();
-            invariants::poll(self);
+            self.step(event);
         }
         if self.context.checker.broken.is_none() {
             self.context.now = self.context.now.max(until);
         }
+    }
+
+    fn step(&mut self, event: Event) {
+        self.happen(event);
+        self.carry_out();
+        invariants::poll(self);
     }
 
     fn note(&mut self, event: &Event) {
@@ -224,8 +228,10 @@ impl World {
             Event::Depose(node, term) => self.depose(node, term),
             Event::Start(node) => self.start(node),
             Event::Resume(node) => {
+                // At once, not as events of this moment: others of this moment are foreseen already, and what
+                // arrives on one connection now must not come before what arrived earlier.
                 for event in self.paused.remove(&node).into_iter().flatten() {
-                    self.after(0, event);
+                    self.step(event);
                 }
             }
             Event::Unblock(a, b) => {
