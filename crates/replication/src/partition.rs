@@ -20,6 +20,7 @@ mod read;
 mod replicate;
 mod role;
 mod status;
+mod tail;
 
 use std::sync::{Arc, Weak};
 
@@ -31,6 +32,7 @@ pub use append::{Acks, AppendTicket, ProduceAppend};
 pub use read::{EpochEnd, FetchRead, FetchedRecords, Isolation};
 pub(crate) use role::Standing;
 pub use status::{PartitionOffsets, PartitionStatus, ReplicaRole};
+pub(crate) use tail::TailBudget;
 
 use crate::{
     AlterIsr, AppendRefused, Effects, EpochLookup, Facts, LogView, PartitionState, Position,
@@ -41,6 +43,7 @@ use crate::{
     shared::Shared,
     waiters::{Due, Waiters},
 };
+use tail::Tail;
 
 /// A replica that this broker holds.
 pub struct Partition {
@@ -65,6 +68,8 @@ struct Core {
     committed: Waiters,
     /// `acks=1`: waiting for the leader's disk.
     durable_here: Waiters,
+    /// What followers are sent next, while this replica leads.
+    tail: Tail,
 }
 
 /// What is to be done once the core is unlocked.
@@ -135,6 +140,7 @@ impl Core {
         if after.high_watermark_moved {
             self.committed
                 .release(self.state.high_watermark(), &mut after.due);
+            self.tail.forget_below(self.state.high_watermark());
         }
         if effects.fell_under_min_isr {
             let why = AppendRefused::NotEnoughReplicasAfterAppend;
@@ -153,10 +159,11 @@ impl Core {
         self.durable_here.release(self.durable, &mut after.due);
     }
 
-    /// The replica does not lead any more: nobody's records will be acknowledged here.
+    /// The replica does not lead any more: nobody's records will be acknowledged here, or sent to others.
     fn abandon_producers(&mut self, why: RoleError, after: &mut After) {
         self.committed.refuse_all(why.into(), &mut after.due);
         self.durable_here.refuse_all(why.into(), &mut after.due);
+        self.tail.clear();
     }
 
     fn position(&self, log: &Log) -> Position {
@@ -207,6 +214,7 @@ impl Partition {
                 last_epoch: last_epoch(&log, view.end),
                 committed: Waiters::default(),
                 durable_here: Waiters::default(),
+                tail: Tail::new(&shared.tails),
             }),
             listeners: Arc::default(),
             me: Weak::clone(me),

@@ -12,6 +12,7 @@ use storage::LogManager;
 use crate::{
     Followers, IsrChannel, Now,
     disk::{DiskBusy, DiskPool},
+    partition::TailBudget,
 };
 
 pub(crate) struct Shared {
@@ -24,6 +25,8 @@ pub(crate) struct Shared {
     pub(crate) isr_channel: Arc<dyn IsrChannel>,
     /// For tasks that are started from disk threads.
     pub(crate) runtime: tokio::runtime::Handle,
+    /// What leaders keep in memory for their followers.
+    pub(crate) tails: Arc<TailBudget>,
     /// The latest image that was handed to the manager.
     pub(crate) image: ArcSwap<ClusterImage>,
     my_epoch: AtomicI64,
@@ -46,6 +49,7 @@ impl Shared {
             reads,
             isr_channel,
             runtime,
+            tails: Arc::default(),
             image: ArcSwap::default(),
             my_epoch: AtomicI64::new(-1),
             followers: OnceLock::new(),

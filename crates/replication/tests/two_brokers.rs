@@ -210,6 +210,36 @@ async fn a_restarted_follower_goes_on_where_it_was() {
 }
 
 #[tokio::test]
+async fn what_is_sent_from_memory_is_what_the_log_has() {
+    let (one, two, tp) = pair(&[ONE, TWO]).await;
+    let leader = one.partition(tp);
+    for values in [&["a", "b"][..], &["c"], &["d", "e", "f"]] {
+        append(&leader, values, Acks::Leader).await.unwrap();
+    }
+    for (from, max_bytes) in [(0, 1 << 20), (2, 1 << 20), (3, 1 << 20), (1, 1 << 20), (0, 1)] {
+        let sent = leader
+            .read_for_follower(Offset(from), max_bytes, LeaderEpoch(0))
+            .await
+            .unwrap();
+        let read = storage::ReadRequest {
+            from: Offset(from),
+            upper: Offset(6),
+            max_bytes,
+            min_one_batch: true,
+        };
+        let read = leader.log().read(read).unwrap();
+        assert_eq!(
+            (sent.batches, sent.next),
+            (read.bytes, read.next_offset),
+            "{from}"
+        );
+        assert_eq!(Some(sent.base), read.first);
+    }
+    one.stop().await;
+    two.stop().await;
+}
+
+#[tokio::test]
 async fn a_damaged_replica_is_never_served_and_is_built_anew() {
     let (one, two, tp) = pair(&[ONE, TWO]).await;
     append(&one.partition(tp), &["a", "b"], Acks::Leader)

@@ -8,7 +8,7 @@ use storage::{AppendError, AppendOutcome, LeaderAppend};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::{After, Partition};
+use super::{After, Partition, tail::Piece};
 use crate::{
     AppendRefused, PartitionState, metric_names,
     shared::Shared,
@@ -137,6 +137,8 @@ impl Partition {
             Err(why) => return stub.refuse(why),
         };
         let acks = request.acks;
+        // A shared slice of the request. With another timestamp on it, it is not what the log has.
+        let batches = request.log_append_time.is_none().then(|| request.batches.clone());
         let appended = self.log.append_as_leader(LeaderAppend {
             batches: request.batches,
             leader_epoch: epoch,
@@ -144,11 +146,15 @@ impl Partition {
             log_append_time: request.log_append_time,
         });
         let mut after = After::default();
+        let mut piece = None;
         let (first_offset, until, log_append_time) = match appended {
             Ok(AppendOutcome::Appended(info)) => {
                 after.moved = true;
                 after.flush = info.flush_due;
                 metrics::counter!(metric_names::BYTES_IN).increment(info.bytes);
+                piece = batches
+                    .filter(|_| self.has_followers())
+                    .and_then(|batches| Piece::placed(&batches, info.first_offset, info.next_offset, epoch));
                 (info.first_offset, info.next_offset, info.log_append_time)
             }
             Ok(AppendOutcome::Duplicate {
@@ -171,6 +177,9 @@ impl Partition {
             match core.state.check_append(Some(epoch)) {
                 Err(why) => after.due.push(Due::new(stub.done, Err(why.into()))),
                 Ok(_) => {
+                    if let Some(piece) = piece {
+                        core.tail.push(piece);
+                    }
                     match acks {
                         Acks::None => after.due.push(Due::new(stub.done, Ok(result))),
                         Acks::Leader => core.durable_here.wait(until, result, stub.done),
@@ -182,6 +191,14 @@ impl Partition {
             }
         }
         self.carry_out(after);
+    }
+
+    /// Whether this replica leads others.
+    fn has_followers(&self) -> bool {
+        let core = self.core.lock();
+        core.state
+            .leader()
+            .is_ok_and(|leader| leader.replicas().len() > 1)
     }
 
     fn append_refused(&self, error: &AppendError) -> AppendRefused {

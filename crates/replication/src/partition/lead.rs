@@ -57,11 +57,12 @@ impl Partition {
         max_bytes: usize,
         epoch: LeaderEpoch,
     ) -> Result<ReplicaRead, ErrorCode> {
-        let (upper, high_watermark, log_start) = {
+        let (upper, high_watermark, log_start, tail) = {
             let core = self.core.lock();
             core.state.check_append(Some(epoch)).map_err(RoleError::code)?;
             let view = core.view(&self.log);
-            (view.end, core.state.high_watermark(), view.start)
+            let tail = core.tail.find(from, max_bytes);
+            (view.end, core.state.high_watermark(), view.start, tail)
         };
         let nothing = ReplicaRead {
             batches: bytes::Bytes::new(),
@@ -75,6 +76,13 @@ impl Partition {
         }
         if from == upper {
             return Ok(nothing);
+        }
+        if let Some(found) = tail {
+            return Ok(ReplicaRead {
+                next: found.next,
+                batches: found.into_bytes(),
+                ..nothing
+            });
         }
         let log = Arc::clone(&self.log);
         let read = ReadRequest {

@@ -241,6 +241,7 @@ impl Partition {
             let mut core = self.core.lock();
             core.end = core.end.min(end);
             core.durable = core.durable.min(end);
+            core.tail.clear();
             let view = core.view(&self.log);
             core.state.on_truncated(view);
         }
