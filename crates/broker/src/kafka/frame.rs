@@ -3,8 +3,13 @@
 use bytes::{Buf, Bytes, BytesMut};
 use tokio_util::codec::Decoder;
 
-/// A frame is read into memory as it arrives: a length prefix alone reserves no more than this.
+/// A frame is read into memory as it arrives: a length prefix alone reserves no more than this, or than
+/// the connection's last frame had.
 const READ_AHEAD: usize = 64 * 1024;
+
+/// The most of a last frame's size that is reserved: a producer's next request is about as large, and is
+/// read in few pieces into memory that need not grow.
+const READ_AHEAD_PROVED: usize = 2 << 20;
 
 /// The smallest request: API key, version and correlation id.
 const SMALLEST: i32 = 8;
@@ -29,12 +34,17 @@ pub(crate) enum FrameError {
 #[derive(Debug)]
 pub(crate) struct FrameDecoder {
     limit: usize,
+    /// Reserved without looking at what has arrived.
+    read_ahead: usize,
 }
 
 impl FrameDecoder {
     /// Refuses frames above `limit` bytes.
     pub(crate) fn new(limit: usize) -> Self {
-        Self { limit }
+        Self {
+            limit,
+            read_ahead: READ_AHEAD,
+        }
     }
 }
 
@@ -57,11 +67,12 @@ impl Decoder for FrameDecoder {
         let missing = (size + 4).saturating_sub(buffer.len());
         if missing > 0 {
             // At least doubling keeps the cost of growing linear in what really arrived.
-            buffer.reserve(missing.min(buffer.len().max(READ_AHEAD)));
+            buffer.reserve(missing.min(buffer.len().max(self.read_ahead)));
             return Ok(None);
         }
         buffer.advance(4);
         let frame = buffer.split_to(size).freeze();
+        self.read_ahead = size.clamp(READ_AHEAD, READ_AHEAD_PROVED);
         // What follows a large frame moves out of the memory that they share, or a connection that once
         // sent much would keep it for as long as it is open. At most a quarter of the frame is copied.
         if size > READ_AHEAD && buffer.len() < size / 4 {
@@ -123,5 +134,22 @@ mod tests {
                 .is_none()
         );
         assert!(buffer.capacity() <= 2 * READ_AHEAD);
+    }
+
+    #[test]
+    fn the_size_of_the_last_frame_is_reserved_at_once_within_bounds() {
+        let mut decoder = FrameDecoder::new(100 << 20);
+        for (size, most) in [(1 << 20, 1 << 20), (10 << 20, READ_AHEAD_PROVED), (8, READ_AHEAD)] {
+            let mut buffer = BytesMut::from(&i32::to_be_bytes(size)[..]);
+            buffer.resize(4 + size as usize, 0);
+            assert!(decoder.decode(&mut buffer).expect("whole").is_some());
+            let mut next = BytesMut::from(&(50_i32 << 20).to_be_bytes()[..]);
+            assert!(decoder.decode(&mut next).expect("partial").is_none());
+            assert!(
+                (most..=2 * most).contains(&next.capacity()),
+                "{size}: {}",
+                next.capacity()
+            );
+        }
     }
 }
