@@ -27,6 +27,7 @@ const EPOCH_AT: usize = 12;
 const MAGIC_AT: usize = 16;
 const CRC_AT: usize = 17;
 const CRC_FROM: usize = 21;
+const DELETE_HORIZON_BIT: i16 = 0x40;
 
 /// How the records of a batch are compressed (attribute bits 0–2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -100,7 +101,9 @@ pub struct BatchHeader {
     pub attributes: i16,
     /// Last offset of the batch, relative to the base offset.
     pub last_offset_delta: i32,
-    /// Milliseconds since 1970 of the first record, −1 for none.
+    /// What the records' timestamps are relative to, in milliseconds since 1970: the first record's
+    /// when it was produced, −1 for none; the [delete horizon](BatchHeader::delete_horizon) once
+    /// compaction has set one.
     pub base_timestamp: i64,
     /// Largest timestamp of the batch in milliseconds since 1970, −1 for none.
     pub max_timestamp: i64,
@@ -219,6 +222,13 @@ impl BatchHeader {
         self.attributes & 0x20 != 0
     }
 
+    /// From when on the batch's tombstones, or the marker of a transaction that left nothing else,
+    /// may go (KIP-534), in milliseconds since 1970: attribute bit 6 says that compaction has put it
+    /// in the base timestamp's place.
+    pub fn delete_horizon(&self) -> Option<i64> {
+        (self.attributes & DELETE_HORIZON_BIT != 0).then_some(self.base_timestamp)
+    }
+
     /// Sequence of the last record, wrapping as producers wrap it: after `i32::MAX` comes 0.
     pub fn last_sequence(&self) -> i32 {
         let sum = i64::from(self.base_sequence) + i64::from(self.last_offset_delta);
@@ -283,6 +293,60 @@ pub fn set_log_append_time(batch: &mut [u8], timestamp: i64) {
     batch[CRC_FROM..23].copy_from_slice(&attributes.to_be_bytes());
     batch[35..43].copy_from_slice(&timestamp.to_be_bytes());
     renew_crc(batch);
+}
+
+/// What compaction changes in the header of a batch of which it drops records. Offsets, producer and
+/// sequence stay: they tell what the batch once was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Thinned {
+    /// Records that are left.
+    pub record_count: i32,
+    /// What their timestamps are relative to, ms since 1970.
+    pub base_timestamp: i64,
+    /// The base timestamp is the [delete horizon](BatchHeader::delete_horizon).
+    pub delete_horizon: bool,
+    /// The largest timestamp that is left, ms since 1970.
+    pub max_timestamp: i64,
+}
+
+/// Writes what compaction has changed into the header and renews the checksum.
+///
+/// # Panics
+/// When `batch` is shorter than a header; callers hold a parsed batch.
+pub fn thin(batch: &mut [u8], thinned: &Thinned) {
+    let mut attributes = i16::from_be_bytes(bytes_at(batch, CRC_FROM)) & !DELETE_HORIZON_BIT;
+    if thinned.delete_horizon {
+        attributes |= DELETE_HORIZON_BIT;
+    }
+    batch[CRC_FROM..23].copy_from_slice(&attributes.to_be_bytes());
+    batch[27..35].copy_from_slice(&thinned.base_timestamp.to_be_bytes());
+    batch[35..43].copy_from_slice(&thinned.max_timestamp.to_be_bytes());
+    batch[57..HEADER_LEN].copy_from_slice(&thinned.record_count.to_be_bytes());
+    renew_crc(batch);
+}
+
+/// The header of `batch` alone: no records, but all offsets, the producer and its sequence. What
+/// compaction keeps of a batch that must not be forgotten.
+///
+/// # Panics
+/// When `batch` is shorter than a header; callers hold a parsed batch.
+pub fn emptied(batch: &[u8]) -> [u8; HEADER_LEN] {
+    let mut empty: [u8; HEADER_LEN] = bytes_at(batch, 0);
+    let length = (HEADER_LEN - LENGTH_OVERHEAD) as i32;
+    empty[LENGTH_AT..EPOCH_AT].copy_from_slice(&length.to_be_bytes());
+    // No records, so no codec.
+    empty[22] &= !0x07;
+    let max_timestamp = i64::from_be_bytes(bytes_at(batch, 35));
+    thin(
+        &mut empty,
+        &Thinned {
+            record_count: 0,
+            base_timestamp: -1,
+            delete_horizon: false,
+            max_timestamp,
+        },
+    );
+    empty
 }
 
 /// Computes and stores the checksum of a whole batch.
@@ -488,6 +552,51 @@ mod tests {
             (header.timestamp_type(), header.max_timestamp),
             (TimestampType::LogAppendTime, 1234)
         );
+    }
+
+    #[test]
+    fn a_thinned_batch_keeps_what_it_once_was() {
+        let builder = BatchBuilder {
+            base_offset: Offset(7),
+            attributes: 0x14,
+            producer_id: 3,
+            producer_epoch: 2,
+            base_sequence: 9,
+            base_timestamp: 50,
+            max_timestamp: 60,
+            ..BatchBuilder::default()
+        };
+        let batch = builder.build_records(&[(Some(b"a"), None), (Some(b"b"), Some(b"v"))]);
+        let before = BatchHeader::parse(&batch).expect("whole");
+        assert_eq!(before.delete_horizon(), None);
+
+        let mut thinned = batch;
+        let change = Thinned {
+            record_count: 1,
+            base_timestamp: 1000,
+            delete_horizon: true,
+            max_timestamp: 55,
+        };
+        thin(&mut thinned, &change);
+        verify_crc(&thinned).expect("renewed");
+        let after = BatchHeader::parse(&thinned).expect("whole");
+        assert_eq!(after.delete_horizon(), Some(1000));
+        assert_eq!((after.record_count, after.max_timestamp), (1, 55));
+        assert_eq!(after.last_offset(), before.last_offset());
+
+        let empty = emptied(&thinned);
+        verify_crc(&empty).expect("renewed");
+        let empty = BatchHeader::parse(&empty).expect("whole");
+        let expected = BatchHeader {
+            size: HEADER_LEN,
+            crc: empty.crc,
+            attributes: 0x10,
+            record_count: 0,
+            base_timestamp: -1,
+            max_timestamp: 55,
+            ..before
+        };
+        assert_eq!(empty, expected);
     }
 
     #[test]

@@ -77,12 +77,10 @@ fn print_header(
         Ok(Compression::Zstd) => "zstd",
         Err(_) => "unknown",
     };
-    // Bit 6: compaction has put its delete horizon in the place of the first timestamp.
-    let delete_horizon = if header.attributes & 0x40 == 0 {
-        "OptionalLong.empty".to_owned()
-    } else {
-        format!("OptionalLong[{}]", header.base_timestamp)
-    };
+    let delete_horizon = header.delete_horizon().map_or_else(
+        || "OptionalLong.empty".to_owned(),
+        |at| format!("OptionalLong[{at}]"),
+    );
     writeln!(
         out,
         "baseOffset: {} lastOffset: {} count: {} baseSequence: {} lastSequence: {} producerId: {} \
