@@ -27,6 +27,8 @@ use crate::durable_file::{read_if_present, write_atomically};
 pub const RECOVERY_POINTS: &str = "recovery-point-offset-checkpoint";
 /// First offsets that clients may read, where records were deleted or segments expired.
 pub const LOG_START_OFFSETS: &str = "log-start-offset-checkpoint";
+/// Where the dirty part of a compacted log begins.
+pub const CLEANER_OFFSETS: &str = "cleaner-offset-checkpoint";
 
 /// The only version of the format, as in Kafka.
 const VERSION: &str = "0";

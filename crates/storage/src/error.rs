@@ -45,6 +45,9 @@ pub enum Damage {
         /// The batch's last offset.
         offset: Offset,
     },
+    /// The bytes are no entry of the index that they are in.
+    #[error("no entry of a transaction index")]
+    NoIndexEntry,
 }
 
 /// Why a log could not do what it was asked.

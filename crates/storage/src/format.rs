@@ -4,7 +4,8 @@
 //! 00000000000000000000.log         record batches v2, back to back
 //! 00000000000000000000.index       (last offset − base i32, position of that batch i32) × n
 //! 00000000000000000000.timeindex   (timestamp i64 ms, last offset − base i32) × n
-//! 00000000000000000000.txnindex    aborted transactions
+//! 00000000000000000000.txnindex    aborted transactions: (0 i16, producer id i64, first offset i64,
+//!                                  last offset i64, last stable offset i64) × n
 //! 00000000000000000000.snapshot    producers as of that offset
 //! leader-epoch-checkpoint          "0", count, then one "epoch start-offset" a line
 //! ```
@@ -13,7 +14,7 @@
 
 use std::path::{Path, PathBuf};
 
-use protocol::Offset;
+use protocol::{Offset, ProducerId};
 
 /// File of a partition's leader epochs.
 pub const EPOCH_CHECKPOINT_FILE: &str = "leader-epoch-checkpoint";
@@ -21,6 +22,13 @@ pub const EPOCH_CHECKPOINT_FILE: &str = "leader-epoch-checkpoint";
 pub const DELETED_SUFFIX: &str = ".deleted";
 /// Appended to the name of a file that is being written; a crash may leave it behind.
 pub const TEMP_SUFFIX: &str = ".tmp";
+/// In a partition's directory while the log directory's checkpoint of what is compacted must not be
+/// believed: one line, the offset up to which. Ottla's own.
+pub const CLEANER_CHECKPOINT_VOID_FILE: &str = "cleaner-checkpoint-void";
+/// Appended to the names of a segment that compaction is writing; a crash may leave them behind.
+pub const CLEANED_SUFFIX: &str = ".cleaned";
+/// Appended to the names of a segment that compaction has written, until it has replaced the old ones.
+pub const SWAP_SUFFIX: &str = ".swap";
 /// The largest position and the largest relative offset that an index entry can express.
 pub const MAX_RELATIVE: u64 = i32::MAX as u64;
 
@@ -138,6 +146,58 @@ impl TimeEntry {
     }
 }
 
+/// One entry of a transaction index: a transaction that was aborted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AbortedEntry {
+    /// Whose transaction it was.
+    pub producer_id: ProducerId,
+    /// Its first record.
+    pub first_offset: Offset,
+    /// Its marker.
+    pub last_offset: Offset,
+    /// The last stable offset when it was aborted.
+    pub last_stable_offset: Offset,
+}
+
+impl AbortedEntry {
+    /// Bytes of an entry.
+    pub const LEN: usize = 34;
+    const VERSION: i16 = 0;
+
+    /// The entry's bytes.
+    pub fn to_bytes(self) -> [u8; Self::LEN] {
+        let mut bytes = [0; Self::LEN];
+        bytes[..2].copy_from_slice(&Self::VERSION.to_be_bytes());
+        let fields = [
+            self.producer_id.0,
+            self.first_offset.0,
+            self.last_offset.0,
+            self.last_stable_offset.0,
+        ];
+        for (place, field) in bytes[2..].chunks_exact_mut(8).zip(fields) {
+            place.copy_from_slice(&field.to_be_bytes());
+        }
+        bytes
+    }
+
+    /// Reads an entry; `None` unless there are exactly [`AbortedEntry::LEN`] bytes of a known version.
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let (version, fields) = bytes.split_first_chunk()?;
+        if bytes.len() != Self::LEN || i16::from_be_bytes(*version) > Self::VERSION {
+            return None;
+        }
+        let mut fields = fields
+            .chunks_exact(8)
+            .map(|field| field.try_into().map_or(0, i64::from_be_bytes));
+        Some(Self {
+            producer_id: ProducerId(fields.next()?),
+            first_offset: Offset(fields.next()?),
+            last_offset: Offset(fields.next()?),
+            last_stable_offset: Offset(fields.next()?),
+        })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -185,6 +245,14 @@ mod tests {
             prop_assert_eq!(OffsetEntry::from_bytes(&offset.to_bytes()), Some(offset));
             let time = TimeEntry { timestamp, relative };
             prop_assert_eq!(TimeEntry::from_bytes(&time.to_bytes()), Some(time));
+            let aborted = AbortedEntry {
+                producer_id: ProducerId(timestamp),
+                first_offset: Offset(position.into()),
+                last_offset: Offset(relative.into()),
+                last_stable_offset: Offset(timestamp),
+            };
+            prop_assert_eq!(AbortedEntry::from_bytes(&aborted.to_bytes()), Some(aborted));
+            prop_assert_eq!(AbortedEntry::from_bytes(&aborted.to_bytes()[1..]), None);
         }
     }
 }

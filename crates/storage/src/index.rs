@@ -76,7 +76,9 @@ impl SegmentIndexes {
     /// the next one.
     pub(crate) fn add(&mut self, header: &BatchHeader, position: u64) {
         let last = header.last_offset();
+        // A batch that compaction has emptied has no record with its timestamp.
         if header.max_timestamp >= 0
+            && header.record_count > 0
             && self
                 .newest
                 .is_none_or(|(newest, _)| header.max_timestamp > newest)
@@ -181,6 +183,11 @@ impl SegmentIndexes {
     /// The largest timestamp (ms since 1970) and the last offset of the first batch that has it.
     pub(crate) fn newest(&self) -> Option<(i64, Offset)> {
         self.newest
+    }
+
+    /// Bytes of the larger of the two index files.
+    pub(crate) fn file_size(&self) -> u64 {
+        (self.offsets.len() * OffsetEntry::LEN).max(self.times.len() * TimeEntry::LEN) as u64
     }
 
     /// Whether one more entry would make an index file larger than `limit` bytes.

@@ -30,6 +30,7 @@
 
 pub mod checkpoint;
 pub mod clean_shutdown;
+mod compaction;
 pub mod descriptors;
 mod disk;
 pub mod dump;
@@ -54,15 +55,16 @@ mod scan;
 mod segment;
 
 pub use clean_shutdown::boot_id;
+pub use compaction::{Dirtiness, FilterError, Throttle};
 pub use durable_file::{read_if_present, remove_durably, sync_dir, write_atomically};
 pub use error::{Damage, StorageError};
 pub use flush::{FlushFailed, FlushListener, Flusher};
 pub use log::{
-    AppendError, AppendInfo, AppendOutcome, LeaderAppend, Log, OpenOptions, ReadOutcome, ReadRequest,
-    TimestampedOffset,
+    AppendError, AppendInfo, AppendOutcome, CompactError, Compacted, CompactionResources, LeaderAppend, Log,
+    OpenOptions, ReadOutcome, ReadRequest, TimestampedOffset,
 };
 pub use log_config::LogConfig;
-pub use manager::{LogManager, ManagerConfig, OpenError, StartupReport};
+pub use manager::{CleanerConfig, LogManager, ManagerConfig, OpenError, StartupReport};
 pub use producers::{ProducerBatch, ProducerEntry, ProducerState, SequenceCheck, SequenceError};
 pub use recovery::RecoveryReport;
 

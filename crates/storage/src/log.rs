@@ -10,6 +10,7 @@
 //! *generation*). fdatasync runs outside the lock.
 
 mod append;
+mod compact;
 #[cfg(test)]
 mod crash_tests;
 mod open;
@@ -34,6 +35,7 @@ use parking_lot::{Mutex, RwLock};
 use protocol::{LeaderEpoch, Offset, ProducerId};
 
 pub use append::{AppendError, AppendInfo, AppendOutcome, LeaderAppend};
+pub use compact::{CompactError, Compacted, CompactionResources};
 pub use open::OpenOptions;
 pub use read::{ReadOutcome, ReadRequest};
 pub use timestamps::TimestampedOffset;
@@ -59,6 +61,8 @@ pub struct Log {
     end: AtomicI64,
     durable: AtomicI64,
     recovery_point: AtomicI64,
+    /// Where compaction goes on.
+    first_dirty: compact::FirstDirty,
     generation: AtomicU64,
     epochs: RwLock<EpochCache>,
     read_hints: Mutex<read::Hints>,
@@ -66,6 +70,9 @@ pub struct Log {
     flushing: Mutex<()>,
     failure: OnceLock<String>,
     deleted: Mutex<Vec<retention::Deleted>>,
+    /// Held, before the writer lock, by what takes segments out of the list or gives others their
+    /// names. Appends do not need it, and so do not wait for the disk where it does.
+    structure: Mutex<()>,
     writer: Mutex<Writer>,
 }
 
@@ -158,6 +165,7 @@ impl Log {
 
     /// Renames the log's directory, which stays open: a log on its way to deletion.
     pub fn rename_dir(&self, to: &Path) -> Result<(), StorageError> {
+        let _structure = self.structure.lock();
         let _writer = self.writer.lock();
         let from = self.files.dir();
         std::fs::rename(from.as_ref(), to).map_err(StorageError::io("rename", &from))?;

@@ -7,7 +7,7 @@ use protocol::batch::TimestampType;
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// A log's settings. Defaults are Kafka's, but for `flush_messages`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct LogConfig {
     /// `segment.bytes`: a segment is rolled before it grows past this many bytes.
     pub segment_bytes: u32,
@@ -31,8 +31,17 @@ pub struct LogConfig {
     pub flush_ms: Option<Duration>,
     /// `cleanup.policy` contains `delete`: retention applies.
     pub delete: bool,
-    /// `cleanup.policy` contains `compact`.
+    /// `cleanup.policy` contains `compact`: of each key, the last record is kept.
     pub compact: bool,
+    /// `min.cleanable.dirty.ratio`: the dirty share, 0 to 1, from which on a log is compacted.
+    pub min_cleanable_dirty_ratio: f64,
+    /// `min.compaction.lag.ms`: segments with a younger record are not compacted.
+    pub min_compaction_lag: Duration,
+    /// `max.compaction.lag.ms`: a log with an older dirty record is compacted however little of it is
+    /// dirty; `None`: never for that.
+    pub max_compaction_lag: Option<Duration>,
+    /// `delete.retention.ms`: how long a tombstone stays after a compaction has met it.
+    pub delete_retention: Duration,
     /// `file.delete.delay.ms`: how long a deleted segment's files stay, renamed `.deleted`. Zero
     /// removes them at once.
     pub file_delete_delay: Duration,
@@ -57,6 +66,10 @@ impl Default for LogConfig {
             flush_ms: None,
             delete: true,
             compact: false,
+            min_cleanable_dirty_ratio: 0.5,
+            min_compaction_lag: Duration::ZERO,
+            max_compaction_lag: None,
+            delete_retention: DAY,
             file_delete_delay: Duration::from_secs(60),
             preallocate: false,
             message_timestamp_type: TimestampType::CreateTime,
@@ -70,8 +83,23 @@ impl LogConfig {
         self.flush_messages <= 1
     }
 
+    /// After how long a segment is rolled. `max.compaction.lag.ms` holds for the active segment's
+    /// records too, which are compacted only once it is sealed.
     pub(crate) fn segment_ms(&self) -> i64 {
-        millis(self.segment_ms)
+        let lag = self.max_compaction_lag.filter(|_| self.compact);
+        millis(lag.map_or(self.segment_ms, |lag| lag.min(self.segment_ms)))
+    }
+
+    pub(crate) fn min_compaction_lag_ms(&self) -> i64 {
+        millis(self.min_compaction_lag)
+    }
+
+    pub(crate) fn max_compaction_lag_ms(&self) -> Option<i64> {
+        self.max_compaction_lag.map(millis)
+    }
+
+    pub(crate) fn delete_retention_ms(&self) -> i64 {
+        millis(self.delete_retention)
     }
 
     pub(crate) fn retention_ms(&self) -> Option<i64> {

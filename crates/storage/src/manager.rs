@@ -1,4 +1,4 @@
-//! All logs of a broker: found at start, created, deleted, checkpointed, trimmed, closed.
+//! All logs of a broker: found at start, created, deleted, checkpointed, trimmed, compacted, closed.
 //!
 //! A partition's identity is its topic id; its directory is named after the topic, which another topic
 //! may have been called before and may be called again. The manager keeps the two apart: a name is
@@ -24,6 +24,7 @@ use crate::{
 };
 
 mod background;
+mod cleaner;
 mod create;
 mod delete;
 mod directory;
@@ -31,11 +32,13 @@ mod error;
 mod names;
 mod startup;
 
+pub use cleaner::CleanerConfig;
 pub use error::OpenError;
 pub use startup::StartupReport;
 
 use background::Background;
-use directory::{DataDirectory, OffsetsPair};
+use cleaner::Cleaners;
+use directory::{CheckpointedOffsets, DataDirectory, PartitionOffsets};
 
 /// The clock of everything that must not follow the wall clock's jumps.
 type Monotonic = Instant;
@@ -68,6 +71,8 @@ pub struct ManagerConfig {
     /// How long the files of a deleted partition stay that was offline, or was found deleted; one that was
     /// open goes by its log's `file.delete.delay.ms`.
     pub file_delete_delay: Duration,
+    /// Compaction, until [`LogManager::set_cleaner_config`] says otherwise.
+    pub cleaner: CleanerConfig,
     /// How long a stray partition is kept, at least; counted anew from each start.
     pub stray_retention: Duration,
 }
@@ -86,6 +91,7 @@ impl ManagerConfig {
             producer_expiration: Duration::from_secs(24 * 60 * 60),
             flush_threads: 4,
             file_delete_delay: Duration::from_secs(60),
+            cleaner: CleanerConfig::default(),
             stray_retention: Duration::from_secs(24 * 60 * 60),
         }
     }
@@ -126,6 +132,7 @@ pub struct LogManager {
     removals: Mutex<Vec<Removal>>,
     flusher: Flusher,
     background: Background,
+    cleaners: Cleaners,
 }
 
 /// A directory that has lost its name and goes when its time has come.
@@ -228,18 +235,17 @@ impl LogManager {
         self.directories[directory].write_checkpoints(|| self.offsets_of(directory))
     }
 
-    fn offsets_of(&self, directory: usize) -> OffsetsPair {
-        let mut offsets = OffsetsPair::default();
+    fn offsets_of(&self, directory: usize) -> CheckpointedOffsets {
+        let mut offsets = CheckpointedOffsets::default();
         for hosted in self.replicas.read().hosted.values() {
             if hosted.directory == directory {
-                let name = &hosted.name;
-                offsets
-                    .recovery_points
-                    .insert(name.clone(), hosted.log.recovery_point());
                 let start = hosted.log.log_start_offset();
-                if start > Offset::ZERO {
-                    offsets.log_starts.insert(name.clone(), start);
-                }
+                let of_log = PartitionOffsets {
+                    recovery_point: Some(hosted.log.recovery_point()),
+                    log_start: Some(start).filter(|&start| start > Offset::ZERO),
+                    first_dirty: hosted.log.first_dirty_offset(),
+                };
+                offsets.insert(&hosted.name, of_log);
             }
         }
         offsets
@@ -255,6 +261,7 @@ impl LogManager {
             }
             replicas.closed = true;
         }
+        self.cleaners.stop();
         self.background.stop();
         self.flusher.shutdown();
         std::thread::scope(|scope| {

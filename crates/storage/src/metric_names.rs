@@ -8,3 +8,17 @@ pub const FLUSHES_TOTAL: &str = "ottla_log_flushes_total";
 pub const FLUSH_REQUESTS_TOTAL: &str = "ottla_log_flush_requests_total";
 /// Flushes that failed.
 pub const FLUSH_FAILURES_TOTAL: &str = "ottla_log_flush_failures_total";
+/// Bytes that cleaners have read; over time, their reading rate.
+pub const CLEANER_READ_BYTES_TOTAL: &str = "ottla_log_cleaner_read_bytes_total";
+/// Bytes that cleaners have written.
+pub const CLEANER_WRITTEN_BYTES_TOTAL: &str = "ottla_log_cleaner_written_bytes_total";
+/// Logs that were cleaned, counted once for each time.
+pub const CLEANER_RUNS_TOTAL: &str = "ottla_log_cleaner_runs_total";
+/// Histogram of the seconds that cleaning one log took.
+pub const CLEANER_RUN_SECONDS: &str = "ottla_log_cleaner_run_seconds";
+/// Gauge of the largest dirty share, 0 to 1, of the logs that are to be compacted.
+pub const CLEANER_MAX_DIRTY_RATIO: &str = "ottla_log_cleaner_max_dirty_ratio";
+/// Gauge of the seconds since a cleaner last looked for work: it grows where cleaners hang.
+pub const CLEANER_SECONDS_SINCE_LAST_RUN: &str = "ottla_log_cleaner_seconds_since_last_run";
+/// Gauge of the partitions that cannot be compacted, for damage or records that cannot be read.
+pub const CLEANER_UNCLEANABLE_PARTITIONS: &str = "ottla_log_cleaner_uncleanable_partitions";

@@ -296,6 +296,23 @@ impl ProducerState {
         self.producers.iter().map(|(&id, producer)| (id, &producer.entry))
     }
 
+    /// Each producer's epoch and the last offset of its data, where that epoch has any: the batch
+    /// that tells them must not be forgotten.
+    pub fn last_batches(&self) -> HashMap<ProducerId, (ProducerEpoch, Option<Offset>)> {
+        let last = |(id, entry): (ProducerId, &ProducerEntry)| {
+            let offset = entry.batches.last().map(|batch| batch.last_offset);
+            (id, (entry.epoch, offset))
+        };
+        self.entries().map(last).collect()
+    }
+
+    /// Where the oldest transaction begins that has not ended.
+    pub fn first_open_transaction(&self) -> Option<Offset> {
+        self.entries()
+            .filter_map(|(_, entry)| entry.transaction_start)
+            .min()
+    }
+
     /// How many producers are known.
     pub fn len(&self) -> usize {
         self.producers.len()

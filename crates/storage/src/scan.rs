@@ -16,12 +16,22 @@ pub(crate) enum ScanError {
     Damage(BatchError),
 }
 
+/// A whole batch of a segment file.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ScannedBatch<'a> {
+    pub(crate) header: BatchHeader,
+    /// Where it begins in the file.
+    pub(crate) position: u64,
+    pub(crate) bytes: &'a [u8],
+}
+
 /// A walk over the bytes from a position to an end.
 #[derive(Debug)]
 pub(crate) struct Scanner<'a> {
     file: &'a File,
     position: u64,
     end: u64,
+    chunk: u64,
     buffer: Vec<u8>,
     buffer_at: u64,
 }
@@ -33,9 +43,16 @@ impl<'a> Scanner<'a> {
             file,
             position,
             end,
+            chunk: CHUNK,
             buffer: Vec::new(),
             buffer_at: position,
         }
+    }
+
+    /// Reads so many bytes at once, or as many as the next batch has.
+    pub(crate) fn reading(mut self, bytes: u64) -> Self {
+        self.chunk = bytes;
+        self
     }
 
     /// Where the next batch begins; after an error, where the damage begins.
@@ -65,6 +82,19 @@ impl<'a> Scanner<'a> {
         Ok(Some((header, position)))
     }
 
+    /// The next batch, its checksum verified.
+    pub(crate) fn next_batch(&mut self) -> Result<Option<ScannedBatch<'_>>, ScanError> {
+        let Some((header, position)) = self.next_verified()? else {
+            return Ok(None);
+        };
+        let from = (position - self.buffer_at) as usize;
+        Ok(Some(ScannedBatch {
+            header,
+            position,
+            bytes: &self.buffer[from..from + header.size],
+        }))
+    }
+
     fn header(&mut self) -> Result<Option<BatchHeader>, ScanError> {
         let left = self.end.saturating_sub(self.position);
         if left == 0 {
@@ -85,7 +115,7 @@ impl<'a> Scanner<'a> {
     fn bytes(&mut self, len: usize) -> Result<&[u8], ScanError> {
         let skip = self.position - self.buffer_at;
         if skip + len as u64 > self.buffer.len() as u64 {
-            let wanted = CHUNK.max(len as u64).min(self.end - self.position);
+            let wanted = self.chunk.max(len as u64).min(self.end - self.position);
             self.buffer.resize(wanted as usize, 0);
             self.buffer_at = self.position;
             self.file

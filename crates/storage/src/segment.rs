@@ -32,12 +32,17 @@ const SEALED_FILES_OPEN: usize = 2;
 #[derive(Debug)]
 pub(crate) struct LogFiles {
     dir: ArcSwap<PathBuf>,
-    /// Read last first.
-    sealed: Mutex<Vec<(Offset, Arc<File>)>>,
     /// Held while the index files of any segment are written. After a truncation a new segment may have the
     /// name of one that a reader still looks at: a lock of the segment's own would not do.
     index_files: Mutex<()>,
+    /// Read last first; by segment, since a compacted one takes the name of an older one.
+    sealed: Mutex<Vec<(SegmentId, Arc<File>)>>,
+    next_id: AtomicU64,
 }
+
+/// Tells segments apart that have the same base offset, within one process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct SegmentId(u64);
 
 impl LogFiles {
     pub(crate) fn new(dir: PathBuf) -> Self {
@@ -45,6 +50,7 @@ impl LogFiles {
             dir: ArcSwap::from_pointee(dir),
             sealed: Mutex::default(),
             index_files: Mutex::default(),
+            next_id: AtomicU64::new(0),
         }
     }
 
@@ -60,28 +66,33 @@ impl LogFiles {
         kind.path(&self.dir.load(), base)
     }
 
-    fn sealed_file(&self, base: Offset) -> Option<Arc<File>> {
+    fn new_id(&self) -> SegmentId {
+        SegmentId(self.next_id.fetch_add(1, Ordering::Relaxed))
+    }
+
+    fn sealed_file(&self, id: SegmentId) -> Option<Arc<File>> {
         let mut sealed = self.sealed.lock();
-        let at = sealed.iter().position(|(b, _)| *b == base)?;
+        let at = sealed.iter().position(|(other, _)| *other == id)?;
         sealed[..=at].rotate_right(1);
         Some(Arc::clone(&sealed[0].1))
     }
 
-    fn keep_sealed(&self, base: Offset, file: Arc<File>) {
+    fn keep_sealed(&self, id: SegmentId, file: Arc<File>) {
         let mut sealed = self.sealed.lock();
-        sealed.retain(|(b, _)| *b != base);
-        sealed.insert(0, (base, file));
+        sealed.retain(|(other, _)| *other != id);
+        sealed.insert(0, (id, file));
         sealed.truncate(SEALED_FILES_OPEN);
     }
 
-    fn forget_sealed(&self, base: Offset) {
-        self.sealed.lock().retain(|(b, _)| *b != base);
+    fn forget_sealed(&self, id: SegmentId) {
+        self.sealed.lock().retain(|(other, _)| *other != id);
     }
 }
 
 /// A run of batches in one file.
 #[derive(Debug)]
 pub(crate) struct Segment {
+    id: SegmentId,
     base: Offset,
     files: Arc<LogFiles>,
     /// Open for writing while the segment is active, and until what was written is synced: a
@@ -97,6 +108,15 @@ pub(crate) struct Segment {
     gone: AtomicBool,
     /// How often its batches were rewritten: indexes made of earlier ones are nobody's.
     rewritten: AtomicU64,
+    /// Set when the segment is replaced: its files lose their names.
+    pinned: ArcSwapOption<Pinned>,
+}
+
+/// What a replaced segment's last readers read from.
+#[derive(Debug)]
+struct Pinned {
+    file: Arc<File>,
+    indexes: SegmentIndexes,
 }
 
 impl Segment {
@@ -104,8 +124,8 @@ impl Segment {
     pub(crate) fn create(files: &Arc<LogFiles>, base: Offset, interval: u32) -> Result<Self, StorageError> {
         let path = files.path(FileKind::Log, base);
         let file = disk::create(&path)?;
-        files.forget_sealed(base);
         Ok(Self {
+            id: files.new_id(),
             base,
             files: Arc::clone(files),
             file: ArcSwapOption::from_pointee(file),
@@ -114,12 +134,14 @@ impl Segment {
             rebuilding: Mutex::new(()),
             gone: AtomicBool::new(false),
             rewritten: AtomicU64::new(0),
+            pinned: ArcSwapOption::empty(),
         })
     }
 
     /// A segment whose file exists; nothing is opened yet.
     pub(crate) fn existing(files: &Arc<LogFiles>, base: Offset, size: u64) -> Self {
         Self {
+            id: files.new_id(),
             base,
             files: Arc::clone(files),
             file: ArcSwapOption::empty(),
@@ -128,7 +150,12 @@ impl Segment {
             rebuilding: Mutex::new(()),
             gone: AtomicBool::new(false),
             rewritten: AtomicU64::new(0),
+            pinned: ArcSwapOption::empty(),
         }
+    }
+
+    pub(crate) fn id(&self) -> SegmentId {
+        self.id
     }
 
     pub(crate) fn base(&self) -> Offset {
@@ -153,13 +180,43 @@ impl Segment {
         if let Some(file) = self.file.load_full() {
             return Ok(file);
         }
-        if let Some(file) = self.files.sealed_file(self.base) {
+        if let Some(pinned) = self.pinned.load_full() {
+            return Ok(Arc::clone(&pinned.file));
+        }
+        if let Some(file) = self.files.sealed_file(self.id) {
             return Ok(file);
         }
         let path = self.path(FileKind::Log);
-        let file = Arc::new(disk::open(&path)?);
-        self.files.keep_sealed(self.base, Arc::clone(&file));
+        let opened = disk::open(&path);
+        // What was opened (or not found) may have been its successor's file.
+        if let Some(pinned) = self.pinned.load_full() {
+            return Ok(Arc::clone(&pinned.file));
+        }
+        let file = Arc::new(opened?);
+        self.files.keep_sealed(self.id, Arc::clone(&file));
         Ok(file)
+    }
+
+    /// Holds what readers need of a sealed segment, before its names become another's: whoever still
+    /// has the segment reads on undisturbed, and the file is gone when nobody has it any more.
+    pub(crate) fn pin(&self) -> Result<(), StorageError> {
+        let (file, indexes) = (self.file()?, self.load_indexes()?);
+        self.pinned.store(Some(Arc::new(Pinned { file, indexes })));
+        self.give_up_names();
+        self.files.forget_sealed(self.id);
+        Ok(())
+    }
+
+    /// The names are this segment's after all.
+    pub(crate) fn unpin(&self) {
+        self.gone.store(false, Ordering::Release);
+        self.pinned.store(None);
+    }
+
+    /// From here on no reader writes its index files.
+    fn give_up_names(&self) {
+        let _files = self.files.index_files.lock();
+        self.gone.store(true, Ordering::Release);
     }
 
     /// The `.log` file, open for writing until [`Self::release`].
@@ -170,7 +227,7 @@ impl Segment {
         let path = self.path(FileKind::Log);
         let file = Arc::new(disk::open_for_write(&path)?);
         self.file.store(Some(Arc::clone(&file)));
-        self.files.forget_sealed(self.base);
+        self.files.forget_sealed(self.id);
         Ok(file)
     }
 
@@ -182,7 +239,7 @@ impl Segment {
     /// Lets go of the file: the segment is sealed and synced.
     pub(crate) fn release(&self) {
         if let Some(file) = self.file.swap(None) {
-            self.files.keep_sealed(self.base, file);
+            self.files.keep_sealed(self.id, file);
         }
     }
 
@@ -237,7 +294,15 @@ impl Segment {
         if let Some(indexes) = &*self.indexes.read() {
             return Ok(look(indexes));
         }
-        Ok(look(&self.load_indexes()?))
+        if let Some(pinned) = self.pinned.load_full() {
+            return Ok(look(&pinned.indexes));
+        }
+        let loaded = self.load_indexes();
+        // What was loaded may have been its successor's.
+        match self.pinned.load_full() {
+            Some(pinned) => Ok(look(&pinned.indexes)),
+            None => Ok(look(&loaded?)),
+        }
     }
 
     /// [`SegmentIndexes::read_end`], where the indexes are in memory; else `limit`.
@@ -269,6 +334,9 @@ impl Segment {
     pub(crate) fn rebuild_indexes(&self) -> Result<SegmentIndexes, StorageError> {
         let _turn = self.rebuilding.lock();
         let rewritten = self.rewritten.load(Ordering::Acquire);
+        if let Some(pinned) = self.pinned.load_full() {
+            return Ok(pinned.indexes.clone());
+        }
         let file = self.file()?;
         let mut indexes = SegmentIndexes::new(self.base, crate::LogConfig::default().index_interval_bytes);
         let mut scanner = Scanner::new(&file, 0, self.size());
@@ -315,12 +383,9 @@ impl Segment {
     /// Forgets open files of a segment that is about to be removed. From here on no reader writes its
     /// index files.
     pub(crate) fn close(&self) {
-        {
-            let _files = self.files.index_files.lock();
-            self.gone.store(true, Ordering::Release);
-        }
+        self.give_up_names();
         self.file.store(None);
-        self.files.forget_sealed(self.base);
+        self.files.forget_sealed(self.id);
     }
 }
 

@@ -22,12 +22,12 @@ use crate::{
 };
 
 /// The directory of a log as a crash would leave it, and where that happened.
-struct Image {
-    dir: tempfile::TempDir,
-    before: String,
+pub(super) struct Image {
+    pub(super) dir: tempfile::TempDir,
+    pub(super) before: String,
 }
 
-fn copy(from: &Path, to: &Path) {
+pub(super) fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).expect("create");
     for entry in fs::read_dir(from).expect("list") {
         let path = entry.expect("entry").path();
@@ -35,11 +35,16 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// Takes an image before each operation of `body`, and one after the last.
-fn images(log: &Log, body: impl FnOnce()) -> Vec<Image> {
+/// Takes an image of the log before each operation of `body`, and one after the last.
+pub(super) fn images(log: &Log, body: impl FnOnce()) -> Vec<Image> {
+    images_of(&log.dir(), body)
+}
+
+/// As [`images`], of a log's directory.
+pub(super) fn images_of(dir: &Path, body: impl FnOnce()) -> Vec<Image> {
     let images = Rc::new(RefCell::new(Vec::new()));
     let taken = Rc::clone(&images);
-    let from = log.dir();
+    let from = dir.to_owned();
     let take = move |before: String| {
         let dir = tempfile::tempdir().expect("temp dir");
         copy(&from, &dir.path().join("t-0"));

@@ -12,7 +12,7 @@ use arc_swap::ArcSwap;
 use parking_lot::{Mutex, RwLock};
 use protocol::Offset;
 
-use super::{Log, SegmentList, Writer};
+use super::{Log, SegmentList, Writer, compact};
 use crate::{
     disk,
     durable_file::read_if_present,
@@ -58,6 +58,7 @@ impl Log {
         let created = !dir.exists();
         std::fs::create_dir_all(dir).map_err(StorageError::io("create", dir))?;
         let files = Arc::new(LogFiles::new(dir.to_owned()));
+        compact::complete_swaps(dir)?;
         let mut found = look(dir, &files)?;
         let was_empty = found.segments.is_empty();
         let mut opened = if was_empty {
@@ -108,12 +109,14 @@ impl Log {
             end: AtomicI64::new(end.0),
             durable: AtomicI64::new(end.0),
             recovery_point: AtomicI64::new(end.0),
+            first_dirty: compact::FirstDirty::open(dir)?,
             generation: AtomicU64::new(0),
             epochs: RwLock::new(opened.epochs),
             read_hints: Mutex::default(),
             flushing: Mutex::new(()),
             failure: OnceLock::new(),
             deleted: Mutex::default(),
+            structure: Mutex::new(()),
             writer: Mutex::new(writer),
         };
         if opened.unsynced {

@@ -9,7 +9,11 @@ use super::{
     Log,
     window::{Selection, Window},
 };
-use crate::{error::StorageError, format::FileKind, segment::Segment};
+use crate::{
+    error::StorageError,
+    format::FileKind,
+    segment::{Segment, SegmentId},
+};
 
 /// Where recent reads ended: the next read of the same consumer or follower begins there.
 const HINTS: usize = 8;
@@ -53,13 +57,13 @@ pub(super) struct Hints {
 #[derive(Clone, Copy, Debug)]
 struct Hint {
     generation: u64,
-    segment: Offset,
+    segment: SegmentId,
     offset: Offset,
     position: u64,
 }
 
 impl Hints {
-    fn find(&self, generation: u64, segment: Offset, offset: Offset) -> Option<u64> {
+    fn find(&self, generation: u64, segment: SegmentId, offset: Offset) -> Option<u64> {
         let found = |h: &&Hint| h.offset == offset && h.segment == segment && h.generation == generation;
         self.entries.iter().find(found).map(|hint| hint.position)
     }
@@ -162,7 +166,7 @@ impl Log {
         let hint = self
             .read_hints
             .lock()
-            .find(generation, segment.base(), request.from);
+            .find(generation, segment.id(), request.from);
         let (mut position, slack) = match hint {
             Some(position) => (position, 0),
             None => (
@@ -202,7 +206,7 @@ impl Log {
                 Selection::Batches { range, first, next } => {
                     let hint = Hint {
                         generation,
-                        segment: segment.base(),
+                        segment: segment.id(),
                         offset: next,
                         position: position + range.end as u64,
                     };

@@ -29,6 +29,7 @@ impl Log {
     /// wholly below it. Their files are renamed `.deleted` and removed by [`Log::remove_deleted`]
     /// after `file.delete.delay.ms`; at once where that is zero.
     pub fn advance_log_start(&self, offset: Offset) -> Result<(), StorageError> {
+        let _structure = self.structure.lock();
         let mut writer = self.writer.lock();
         self.check_usable(&writer)?;
         if offset > self.log_end_offset() {
@@ -41,19 +42,27 @@ impl Log {
     /// reaches beyond `upper` (the high watermark). Returns how many. Does nothing unless
     /// `cleanup.policy` contains `delete`.
     pub fn delete_expired(&self, now_ms: i64, upper: Offset) -> Result<usize, StorageError> {
-        let mut writer = self.writer.lock();
-        self.check_usable(&writer)?;
+        let _structure = self.structure.lock();
+        self.check_usable(&self.writer.lock())?;
         let config = self.config.load_full();
         if !config.delete {
             return Ok(0);
         }
-        writer.now_ms = writer.now_ms.max(now_ms);
-        let expired_by_time = self.count_expired(config.retention_ms(), now_ms, upper)?;
+        // Index files are read while appends go on: they only add to the end of the list.
+        let segments = self.segments.load_full();
+        let active_size = segments.last().map_or(0, |active| active.size());
+        let expired_by_time = self.count_expired(&segments, config.retention_ms(), now_ms, upper)?;
         let surplus = config
             .retention_bytes
             .map_or(0, |limit| self.size_bytes().saturating_sub(limit));
-        let expired_by_size = self.count_surplus(surplus, upper);
-        let expired = expired_by_time.max(expired_by_size);
+        let mut expired = expired_by_time.max(count_surplus(&segments, surplus, upper));
+        let mut writer = self.writer.lock();
+        self.check_usable(&writer)?;
+        writer.now_ms = writer.now_ms.max(now_ms);
+        if expired == segments.len() && segments[expired - 1].size() != active_size {
+            // What was appended meanwhile has not expired.
+            expired -= 1;
+        }
         if expired == 0 {
             return Ok(0);
         }
@@ -87,6 +96,7 @@ impl Log {
     /// How many of the oldest segments are older than `retention_ms`.
     fn count_expired(
         &self,
+        segments: &SegmentList,
         retention_ms: Option<i64>,
         now_ms: i64,
         upper: Offset,
@@ -94,7 +104,6 @@ impl Log {
         let Some(retention_ms) = retention_ms else {
             return Ok(0);
         };
-        let segments = self.segments.load();
         let mut expired = 0;
         for (i, segment) in segments.iter().enumerate() {
             let end = segments
@@ -113,21 +122,6 @@ impl Log {
             expired += 1;
         }
         Ok(expired)
-    }
-
-    /// How many of the oldest segments fit into `surplus` bytes.
-    fn count_surplus(&self, mut surplus: u64, upper: Offset) -> usize {
-        let segments = self.segments.load();
-        let mut count = 0;
-        for pair in segments.windows(2) {
-            let size = pair[0].size();
-            if size > surplus || pair[1].base() > upper {
-                break;
-            }
-            surplus -= size;
-            count += 1;
-        }
-        count
     }
 
     /// Returns how many segments were deleted.
@@ -180,4 +174,18 @@ impl Log {
         }
         Ok(())
     }
+}
+
+/// How many of the oldest segments fit into `surplus` bytes.
+fn count_surplus(segments: &SegmentList, mut surplus: u64, upper: Offset) -> usize {
+    let mut count = 0;
+    for pair in segments.windows(2) {
+        let size = pair[0].size();
+        if size > surplus || pair[1].base() > upper {
+            break;
+        }
+        surplus -= size;
+        count += 1;
+    }
+    count
 }

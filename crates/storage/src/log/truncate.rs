@@ -15,6 +15,7 @@ impl Log {
     /// Durable on return: a batch that was truncated never comes back, whatever is appended in its
     /// place.
     pub fn truncate_to(&self, offset: Offset) -> Result<(), StorageError> {
+        let _structure = self.structure.lock();
         let mut writer = self.writer.lock();
         self.check_usable(&writer)?;
         if offset >= self.log_end_offset() {
@@ -37,6 +38,7 @@ impl Log {
         let end = if cut.position == 0 { target.base() } else { cut.end };
         let producers = self.producers_as_of(&writer, end)?;
         let gone: SegmentList = segments[at + 1..].to_vec();
+        self.first_dirty.void_above(&self.files.dir(), end)?;
 
         self.lower_end(&mut writer, end);
         target.set_size(cut.position);
@@ -63,9 +65,11 @@ impl Log {
     /// Removes everything and begins anew at `offset`: what a follower does whose leader no longer has
     /// its log end, and a voter that installs a snapshot.
     pub fn truncate_fully_and_start_at(&self, offset: Offset) -> Result<(), StorageError> {
+        let _structure = self.structure.lock();
         let mut writer = self.writer.lock();
         self.check_usable(&writer)?;
         let directory = disk::open(&self.files.dir())?;
+        self.first_dirty.void_above(&self.files.dir(), offset)?;
         let old = self.segments.load_full();
         self.start.store(offset.0, Ordering::Release);
         self.lower_end(&mut writer, offset);
@@ -103,6 +107,7 @@ impl Log {
         self.start
             .store(self.log_start_offset().min(end).0, Ordering::Release);
         self.end.store(end.0, Ordering::Release);
+        self.first_dirty.lower(end);
         writer.epochs_dirty |= self.epochs.write().truncate_from_end(end);
     }
 

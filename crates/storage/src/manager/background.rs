@@ -33,7 +33,7 @@ pub(super) struct Background {
 }
 
 #[derive(Debug, Default)]
-struct Signal {
+pub(super) struct Signal {
     state: Mutex<SignalState>,
     changed: Condvar,
 }
@@ -47,8 +47,7 @@ struct SignalState {
 impl Background {
     /// Ends the thread and waits for it.
     pub(super) fn stop(&self) {
-        self.signal.state.lock().stopped = true;
-        self.signal.changed.notify_all();
+        self.signal.stop();
         let thread = self.thread.lock().take();
         // The last owner of a manager may be the thread itself, which cannot wait for itself.
         if let Some(thread) = thread.filter(|t| t.thread().id() != thread::current().id())
@@ -60,8 +59,7 @@ impl Background {
 
     /// Lets the thread look at its work anew.
     pub(super) fn wake(&self) {
-        self.signal.state.lock().woken = true;
-        self.signal.changed.notify_all();
+        self.signal.wake();
     }
 }
 
@@ -72,8 +70,20 @@ impl Drop for Background {
 }
 
 impl Signal {
+    /// Ends every wait for good.
+    pub(super) fn stop(&self) {
+        self.state.lock().stopped = true;
+        self.changed.notify_all();
+    }
+
+    /// Ends the waits that go on.
+    pub(super) fn wake(&self) {
+        self.state.lock().woken = true;
+        self.changed.notify_all();
+    }
+
     /// Waits until `until`, or until woken; `false` when it is time to end.
-    fn wait(&self, until: Monotonic) -> bool {
+    pub(super) fn wait(&self, until: Monotonic) -> bool {
         let mut state = self.state.lock();
         while !state.stopped && !state.woken {
             if self.changed.wait_until(&mut state, until).timed_out() {
@@ -89,14 +99,14 @@ impl Signal {
 /// clock put forward by a year, all data would be a year old at once; so only time that has really
 /// passed counts, until the next start. Put back, it deletes later.
 #[derive(Debug)]
-struct RetentionClock {
+pub(super) struct RetentionClock {
     started_wall_ms: i64,
     started: Monotonic,
     reported_jump: bool,
 }
 
 impl RetentionClock {
-    fn new(wall_ms: i64, now: Monotonic) -> Self {
+    pub(super) fn new(wall_ms: i64, now: Monotonic) -> Self {
         Self {
             started_wall_ms: wall_ms,
             started: now,
@@ -104,7 +114,7 @@ impl RetentionClock {
         }
     }
 
-    fn now_ms(&mut self, wall_ms: i64, now: Monotonic) -> i64 {
+    pub(super) fn now_ms(&mut self, wall_ms: i64, now: Monotonic) -> i64 {
         let even_ms = self.started_wall_ms.saturating_add(self.even_ms(now));
         let jumped = wall_ms.saturating_sub(even_ms).abs() > NOTABLE_JUMP_MS;
         if jumped && !self.reported_jump {
@@ -131,11 +141,11 @@ struct Schedule {
     retention: Monotonic,
 }
 
-type HighWatermark = dyn Fn(TopicPartition) -> Option<Offset> + Send + Sync;
+pub(super) type HighWatermark = dyn Fn(TopicPartition) -> Option<Offset> + Send + Sync;
 
 struct Upkeep {
     manager: Weak<LogManager>,
-    high_watermark: Box<HighWatermark>,
+    high_watermark: Arc<HighWatermark>,
     clock: RetentionClock,
     schedule: Schedule,
 }
@@ -149,9 +159,9 @@ impl fmt::Debug for Upkeep {
 }
 
 impl LogManager {
-    /// Starts the upkeep thread, which ends with [`LogManager::close`] or with the manager. Retention
-    /// never deletes at or above what `high_watermark` says of a partition, and nothing where it says
-    /// `None`. A second call does nothing. The error is that of a
+    /// Starts the upkeep thread and the cleaners, which end with [`LogManager::close`] or with the
+    /// manager. Retention and compaction never touch what is at or above what `high_watermark` says of a
+    /// partition, and nothing where it says `None`. A second call does nothing. The error is that of a
     /// system that gives no thread.
     pub fn background(
         self: &Arc<Self>,
@@ -162,9 +172,10 @@ impl LogManager {
             return Ok(());
         }
         let now = Monotonic::now();
+        let high_watermark: Arc<HighWatermark> = Arc::new(high_watermark);
         let upkeep = Upkeep {
             manager: Arc::downgrade(self),
-            high_watermark: Box::new(high_watermark),
+            high_watermark: Arc::clone(&high_watermark),
             clock: RetentionClock::new(wall_clock_ms(), now),
             schedule: Schedule {
                 settling: now + SETTLING_INTERVAL,
@@ -177,7 +188,8 @@ impl LogManager {
             .name("ottla-log-upkeep".to_owned())
             .spawn(move || upkeep.run(&signal))?;
         *thread = Some(handle);
-        Ok(())
+        drop(thread);
+        self.start_cleaners(high_watermark)
     }
 
     /// Deletes what retention no longer keeps and forgets producers that were idle for too long.
@@ -206,6 +218,7 @@ impl LogManager {
     /// Requests the flushes that are due by time or count, or that let recovery begin later, and
     /// removes the files of deleted segments whose delay is over.
     fn settle(&self, now_ms: i64) {
+        self.report_cleaners();
         for (_, log) in self.logs() {
             log.remove_deleted();
             if log.flush_due(now_ms) {

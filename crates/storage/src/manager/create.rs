@@ -99,8 +99,11 @@ impl LogManager {
                 reason: offline.reason,
             });
         }
-        let (recovery_point, log_start) = home.offline_offsets(&offline.name);
-        let (log, report) = Log::open(&dir, config, options(recovery_point, log_start))?;
+        let offsets = home.offline_offsets(&offline.name);
+        let (log, report) = Log::open(&dir, config, options(offsets.recovery_point, offsets.log_start))?;
+        if let Some(offset) = offsets.first_dirty {
+            log.restore_first_dirty_offset(offset);
+        }
         if report.lost {
             // The start would have reported it, so that the replica leaves the ISR: nobody does now.
             let reason = "records that were durable are missing".to_owned();

@@ -1,4 +1,4 @@
-//! One log directory: its lock, its identity, and its two checkpoint files.
+//! One log directory: its lock, its identity, and its three checkpoint files.
 
 use std::{
     collections::BTreeSet,
@@ -17,7 +17,8 @@ use super::{
 };
 use crate::{
     checkpoint::{
-        LOG_START_OFFSETS, OffsetsByPartition, PartitionName, RECOVERY_POINTS, read_offsets, write_offsets,
+        CLEANER_OFFSETS, LOG_START_OFFSETS, OffsetsByPartition, PartitionName, RECOVERY_POINTS, read_offsets,
+        write_offsets,
     },
     clean_shutdown::{CleanShutdown, read_last_boot, same_boot, take_marker, write_last_boot},
     durable_file::sync_dir,
@@ -45,25 +46,74 @@ pub(super) struct DataDirectory {
 #[derive(Debug, Default)]
 struct Checkpoints {
     /// `None` until this process has written them.
-    written: Option<OffsetsPair>,
+    written: Option<CheckpointedOffsets>,
     /// Entries of partitions that did not open: kept, since the next start may open them.
-    offline: OffsetsPair,
+    offline: CheckpointedOffsets,
     /// Names that were given up since the files were written. Until they are written again, no other
     /// partition may take such a name: it would inherit the offsets.
     given_up: BTreeSet<PartitionName>,
 }
 
-/// Recovery points and log start offsets.
+/// What the checkpoint files say of the partitions of one directory.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct OffsetsPair {
+pub(super) struct CheckpointedOffsets {
     pub(super) recovery_points: OffsetsByPartition,
     pub(super) log_starts: OffsetsByPartition,
+    /// Where the dirty part of compacted logs begins.
+    pub(super) first_dirty: OffsetsByPartition,
 }
 
-impl OffsetsPair {
-    /// Every partition that either file names.
+/// What the checkpoint files say of one partition.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct PartitionOffsets {
+    pub(super) recovery_point: Option<Offset>,
+    pub(super) log_start: Option<Offset>,
+    pub(super) first_dirty: Option<Offset>,
+}
+
+impl CheckpointedOffsets {
+    /// Every partition that one of the files names.
     pub(super) fn names(&self) -> impl Iterator<Item = &PartitionName> {
-        self.recovery_points.keys().chain(self.log_starts.keys())
+        let files = [&self.recovery_points, &self.log_starts, &self.first_dirty];
+        files.into_iter().flat_map(OffsetsByPartition::keys)
+    }
+
+    /// What is said of one partition.
+    pub(super) fn of(&self, name: &PartitionName) -> PartitionOffsets {
+        PartitionOffsets {
+            recovery_point: self.recovery_points.get(name).copied(),
+            log_start: self.log_starts.get(name).copied(),
+            first_dirty: self.first_dirty.get(name).copied(),
+        }
+    }
+
+    /// Takes over what `offsets` say of a partition.
+    pub(super) fn insert(&mut self, name: &PartitionName, offsets: PartitionOffsets) {
+        for (file, offset) in [
+            (&mut self.recovery_points, offsets.recovery_point),
+            (&mut self.log_starts, offsets.log_start),
+            (&mut self.first_dirty, offsets.first_dirty),
+        ] {
+            if let Some(offset) = offset {
+                file.insert(name.clone(), offset);
+            }
+        }
+    }
+
+    fn remove(&mut self, name: &PartitionName) {
+        for file in [
+            &mut self.recovery_points,
+            &mut self.log_starts,
+            &mut self.first_dirty,
+        ] {
+            file.remove(name);
+        }
+    }
+
+    fn extend(&mut self, other: Self) {
+        self.recovery_points.extend(other.recovery_points);
+        self.log_starts.extend(other.log_starts);
+        self.first_dirty.extend(other.first_dirty);
     }
 }
 
@@ -198,53 +248,42 @@ impl DataDirectory {
         names::partition_dir(&self.path, name)
     }
 
-    /// Reads both checkpoint files. One that cannot be read says nothing: recovery then looks at more
-    /// than it would have to, and log starts fall back to where the first segment begins.
-    pub(super) fn read_checkpoints(&self) -> OffsetsPair {
+    /// Reads the checkpoint files. One that cannot be read says nothing: recovery then looks at more
+    /// than it would have to, log starts fall back to where the first segment begins, and a compacted
+    /// log is dirty from there on.
+    pub(super) fn read_checkpoints(&self) -> CheckpointedOffsets {
         let read = |file| {
             read_offsets(&self.path.join(file)).unwrap_or_else(|error| {
                 tracing::error!(%error, "checkpoint file is not usable");
                 None
             })
         };
-        OffsetsPair {
+        CheckpointedOffsets {
             recovery_points: read(RECOVERY_POINTS).unwrap_or_default(),
             log_starts: read(LOG_START_OFFSETS).unwrap_or_default(),
+            first_dirty: read(CLEANER_OFFSETS).unwrap_or_default(),
         }
     }
 
     /// Keeps what the checkpoint files said of a partition that did not open.
-    pub(super) fn keep_offline(&self, name: &PartitionName, recovery: Option<Offset>, start: Option<Offset>) {
-        let offline = &mut self.checkpoints.lock().offline;
-        if let Some(offset) = recovery {
-            offline.recovery_points.insert(name.clone(), offset);
-        }
-        if let Some(offset) = start {
-            offline.log_starts.insert(name.clone(), offset);
-        }
+    pub(super) fn keep_offline(&self, name: &PartitionName, offsets: PartitionOffsets) {
+        self.checkpoints.lock().offline.insert(name, offsets);
     }
 
-    /// Recovery point and log start that are kept of a partition that did not open.
-    pub(super) fn offline_offsets(&self, name: &PartitionName) -> (Option<Offset>, Option<Offset>) {
-        let offline = &self.checkpoints.lock().offline;
-        (
-            offline.recovery_points.get(name).copied(),
-            offline.log_starts.get(name).copied(),
-        )
+    /// What is kept of a partition that did not open.
+    pub(super) fn offline_offsets(&self, name: &PartitionName) -> PartitionOffsets {
+        self.checkpoints.lock().offline.of(name)
     }
 
     /// The partition is open: from now on its log tells its offsets.
     pub(super) fn forget_offline(&self, name: &PartitionName) {
-        let offline = &mut self.checkpoints.lock().offline;
-        offline.recovery_points.remove(name);
-        offline.log_starts.remove(name);
+        self.checkpoints.lock().offline.remove(name);
     }
 
     /// Notes that the partition's directory has lost its name.
     pub(super) fn give_up(&self, name: &PartitionName) {
         let mut checkpoints = self.checkpoints.lock();
-        checkpoints.offline.recovery_points.remove(name);
-        checkpoints.offline.log_starts.remove(name);
+        checkpoints.offline.remove(name);
         checkpoints.given_up.insert(name.clone());
     }
 
@@ -257,17 +296,15 @@ impl DataDirectory {
     /// that an older answer never replaces a newer one.
     pub(super) fn write_checkpoints(
         &self,
-        current: impl FnOnce() -> OffsetsPair,
+        current: impl FnOnce() -> CheckpointedOffsets,
     ) -> Result<(), StorageError> {
         let mut checkpoints = self.checkpoints.lock();
         let mut next = checkpoints.offline.clone();
-        let current = current();
-        next.recovery_points.extend(current.recovery_points);
-        next.log_starts.extend(current.log_starts);
+        next.extend(current());
         if checkpoints.given_up.is_empty() && checkpoints.written.as_ref() == Some(&next) {
             return Ok(());
         }
-        // Until both are written nothing is known of the files.
+        // Until all are written nothing is known of the files.
         let written = checkpoints
             .written
             .take()
@@ -275,6 +312,9 @@ impl DataDirectory {
         let written = written.as_ref();
         if written.is_none_or(|w| w.log_starts != next.log_starts) {
             self.write_checkpoint(LOG_START_OFFSETS, &next.log_starts)?;
+        }
+        if written.is_none_or(|w| w.first_dirty != next.first_dirty) {
+            self.write_checkpoint(CLEANER_OFFSETS, &next.first_dirty)?;
         }
         if written.is_none_or(|w| w.recovery_points != next.recovery_points) {
             self.write_checkpoint(RECOVERY_POINTS, &next.recovery_points)?;

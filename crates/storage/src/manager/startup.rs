@@ -19,7 +19,8 @@ use protocol::{BrokerEpoch, Offset, TopicPartition};
 use super::{
     Background, Hosted, LogManager, ManagerConfig, Monotonic, NameLocks, Offline, OpenError, Replicas,
     background::wall_clock_ms,
-    directory::{DataDirectory, Found, OffsetsPair},
+    cleaner::Cleaners,
+    directory::{CheckpointedOffsets, DataDirectory, Found},
     names::{Suffix, suffixed_dir},
 };
 use crate::{
@@ -79,6 +80,7 @@ impl LogManager {
             found.push(directory.take_over(config.cluster_id.as_ref(), boot_id)?);
         }
         let mut report = StartupReport::new(&found, offline_directories);
+        let cleaners = Cleaners::new(config.cleaner.clone());
         let manager = Self {
             flusher: Flusher::new(config.flush_threads).map_err(OpenError::Threads)?,
             config,
@@ -87,6 +89,7 @@ impl LogManager {
             names: NameLocks::default(),
             removals: parking_lot::Mutex::default(),
             background: Background::default(),
+            cleaners,
         };
         manager.load_all(&found, &mut report)?;
         for directory in 0..manager.directories.len() {
@@ -154,8 +157,7 @@ impl LogManager {
         );
         for (name, loaded) in listing.partitions.iter().zip(&loaded) {
             if matches!(loaded, Loaded::Failed(..)) {
-                let recovery_point = checkpoints.recovery_points.get(name).copied();
-                home.keep_offline(name, recovery_point, checkpoints.log_starts.get(name).copied());
+                home.keep_offline(name, checkpoints.of(name));
             }
         }
         Ok(listing.partitions.into_iter().zip(loaded).collect())
@@ -165,7 +167,7 @@ impl LogManager {
         &self,
         home: &DataDirectory,
         name: &PartitionName,
-        checkpoints: &OffsetsPair,
+        checkpoints: &CheckpointedOffsets,
         clean_shutdown: bool,
     ) -> Loaded {
         let dir = home.partition_dir(name);
@@ -181,14 +183,20 @@ impl LogManager {
             }
         };
         let partition = TopicPartition::new(topic_id, name.1);
+        let offsets = checkpoints.of(name);
         let options = OpenOptions {
-            recovery_point: checkpoints.recovery_points.get(name).copied(),
-            log_start_offset: checkpoints.log_starts.get(name).copied().unwrap_or(Offset::ZERO),
+            recovery_point: offsets.recovery_point,
+            log_start_offset: offsets.log_start.unwrap_or(Offset::ZERO),
             clean_shutdown,
             now_ms: wall_clock_ms(),
         };
         match Log::open(&dir, self.config.default_log.clone(), options) {
-            Ok((log, report)) => Loaded::Open(partition, Arc::new(log), report),
+            Ok((log, report)) => {
+                if let Some(offset) = offsets.first_dirty {
+                    log.restore_first_dirty_offset(offset);
+                }
+                Loaded::Open(partition, Arc::new(log), report)
+            }
             Err(error) => {
                 tracing::error!(dir = %dir.display(), %error, "replica is offline");
                 Loaded::Failed(partition, error)

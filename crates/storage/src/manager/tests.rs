@@ -16,6 +16,7 @@ use crate::{
     meta_properties, partition_metadata,
 };
 
+mod cleaning;
 mod deletion;
 mod model;
 mod restart;

@@ -352,8 +352,12 @@ fn no_log_is_made_after_the_end() {
 fn exhaust(manager: &LogManager, partition: TopicPartition) {
     let mut replicas = manager.replicas.write();
     let Hosted { name, directory, log } = replicas.hosted.remove(&partition).expect("open");
-    let start = Some(log.log_start_offset());
-    manager.directories[directory].keep_offline(&name, Some(log.recovery_point()), start);
+    let offsets = PartitionOffsets {
+        recovery_point: Some(log.recovery_point()),
+        log_start: Some(log.log_start_offset()),
+        first_dirty: log.first_dirty_offset(),
+    };
+    manager.directories[directory].keep_offline(&name, offsets);
     let offline = Offline {
         name,
         directory,
