@@ -11,6 +11,7 @@
 //! value in a controller's file reaches the others as the cluster-wide default.
 
 mod absent;
+mod cleaner_settings;
 mod def;
 mod describe;
 mod markdown;
@@ -21,6 +22,7 @@ mod topic_table;
 mod validate;
 
 pub use absent::{KNOWN_BUT_ABSENT, is_known_but_absent};
+pub use cleaner_settings::CleanerSettings;
 pub use def::list_items;
 pub use def::{ConfigDef, ConfigError, ConfigKind, Synonym, UpdateMode, Valid};
 pub use describe::{ConfigSynonym, DescribedConfig, describe, effective_value};

@@ -41,6 +41,17 @@ const fn topic_default(
     }
 }
 
+/// A key that is no topic's and can be changed while the node runs.
+const fn live(
+    name: &'static str,
+    kind: ConfigKind,
+    default: &'static str,
+    valid: Valid,
+    doc: &'static str,
+) -> ConfigDef {
+    topic_default(name, kind, Some(default), valid, doc)
+}
+
 /// As [`topic_default`], for what all nodes must agree on.
 const fn agreed(
     name: &'static str,
@@ -175,12 +186,55 @@ pub static NODE_CONFIGS: &[ConfigDef] = &[
         Valid::NonEmpty,
         "Where the node listens, as `NAME://host:port`; an empty host is every interface.",
     ),
+    live(
+        "log.cleaner.backoff.ms",
+        ConfigKind::Long,
+        "15000",
+        Valid::AtLeast(0),
+        "How long a log cleaner waits where no log is due for compaction.",
+    ),
+    live(
+        "log.cleaner.dedupe.buffer.size",
+        ConfigKind::Long,
+        "134217728",
+        Valid::AtLeast(0),
+        "Memory for the maps of keys that compaction makes, over all cleaner threads: 24 bytes for each key. \
+         It is taken for as long as a log is compacted, and no more of it than the log has records.",
+    ),
     topic_default(
         "log.cleaner.delete.retention.ms",
         ConfigKind::Long,
         Some("86400000"),
         Valid::AtLeast(0),
         "Default of the topic key `delete.retention.ms`.",
+    ),
+    fixed(
+        "log.cleaner.enable",
+        ConfigKind::Boolean,
+        Some("true"),
+        Valid::Any,
+        "Whether this broker compacts logs whose `cleanup.policy` contains `compact`.",
+    ),
+    live(
+        "log.cleaner.io.buffer.load.factor",
+        ConfigKind::Double,
+        "0.9",
+        Valid::Ratio,
+        "How full a map of keys may get: fuller maps hold more keys and are slower.",
+    ),
+    live(
+        "log.cleaner.io.buffer.size",
+        ConfigKind::Int,
+        "524288",
+        Valid::AtLeast(0),
+        "Bytes that compaction reads and writes at once, over all cleaner threads.",
+    ),
+    live(
+        "log.cleaner.io.max.bytes.per.second",
+        ConfigKind::Double,
+        "1.7976931348623157E308",
+        Valid::Any,
+        "The most bytes that compaction reads and writes in a second, over all cleaner threads.",
     ),
     topic_default(
         "log.cleaner.max.compaction.lag.ms",
@@ -202,6 +256,13 @@ pub static NODE_CONFIGS: &[ConfigDef] = &[
         Some("0"),
         Valid::AtLeast(0),
         "Default of the topic key `min.compaction.lag.ms`.",
+    ),
+    live(
+        "log.cleaner.threads",
+        ConfigKind::Int,
+        "1",
+        Valid::AtLeast(0),
+        "Threads that compact logs; one log at a time each.",
     ),
     topic_default(
         "log.cleanup.policy",

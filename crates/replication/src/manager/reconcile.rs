@@ -10,10 +10,12 @@ use std::sync::Arc;
 
 use futures::StreamExt as _;
 use metadata::{
-    ClusterImage, ConfigResource, PartitionRegistration, Topic, configs::TopicSettings, delta::ImageDelta,
+    ClusterImage, ConfigResource, PartitionRegistration, Topic,
+    configs::{CleanerSettings, TopicSettings},
+    delta::ImageDelta,
 };
 use protocol::{BrokerEpoch, TopicPartition};
-use storage::{Log, LogConfig, StorageError};
+use storage::{CleanerConfig, Log, LogConfig, StorageError};
 
 use super::{Hosted, ReplicaManager};
 use crate::{Partition, partition::Standing};
@@ -47,6 +49,10 @@ impl ReplicaManager {
             return;
         }
         self.shared.set_my_epoch(my_epoch);
+        let cleaner = cleaner_config(CleanerSettings::resolve(&newer, &self.node_defaults));
+        if let Err(error) = self.shared.logs.set_cleaner_config(cleaner) {
+            tracing::error!(%error, "log cleaner threads could not be started");
+        }
         let first = applied.epoch.is_none();
         let affected = if applied.epoch == Some(my_epoch) {
             self.affected(&ImageDelta::between(older, &newer), &newer)
@@ -288,8 +294,25 @@ fn log_config(settings: &TopicSettings) -> LogConfig {
         flush_ms: settings.flush_interval,
         delete: settings.cleanup_policy.delete,
         compact: settings.cleanup_policy.compact,
+        min_cleanable_dirty_ratio: settings.min_cleanable_dirty_ratio,
+        min_compaction_lag: settings.min_compaction_lag,
+        max_compaction_lag: settings.max_compaction_lag,
+        delete_retention: settings.delete_retention,
         file_delete_delay: settings.file_delete_delay,
         preallocate: settings.preallocate,
         message_timestamp_type: settings.timestamp_type,
+    }
+}
+
+/// What compaction may use on this broker.
+fn cleaner_config(settings: CleanerSettings) -> CleanerConfig {
+    CleanerConfig {
+        enabled: settings.enabled,
+        threads: settings.threads,
+        dedupe_buffer_bytes: settings.dedupe_buffer_bytes,
+        load_factor: settings.load_factor,
+        io_buffer_bytes: settings.io_buffer_bytes,
+        max_bytes_per_second: settings.max_bytes_per_second,
+        backoff: settings.backoff,
     }
 }
