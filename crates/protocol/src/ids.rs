@@ -53,9 +53,15 @@ macro_rules! uuid_id {
             /// The id of all zeroes: on Kafka's wire it means "none".
             pub const ZERO: Self = Self(Uuid::nil());
 
-            /// A fresh random id.
+            /// A fresh random id. Its text does not begin with `-`, as in Kafka: command lines would
+            /// take it for an option.
             pub fn random() -> Self {
-                Self(Uuid::new_v4())
+                loop {
+                    let id = Self(Uuid::new_v4());
+                    if !uuid_text(id.0).starts_with('-') {
+                        return id;
+                    }
+                }
             }
 
             /// Whether this is the id of all zeroes.
@@ -332,6 +338,11 @@ mod tests {
             assert_eq!(id.to_string().parse::<DirectoryId>(), Ok(id));
             assert_eq!(id.0.to_string().parse::<DirectoryId>(), Ok(id));
         }
+    }
+
+    #[test]
+    fn random_ids_are_no_options() {
+        assert!((0..1_000).all(|_| !DirectoryId::random().to_string().starts_with('-')));
     }
 
     #[test]
