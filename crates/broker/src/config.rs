@@ -111,6 +111,52 @@ impl Default for ConnectionLimits {
     }
 }
 
+/// What the group coordinator is told; everything is Kafka's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GroupSettings {
+    /// `offsets.topic.num.partitions`.
+    pub topic_partitions: i32,
+    /// `offsets.topic.replication.factor`.
+    pub topic_replication_factor: i32,
+    /// `offsets.topic.segment.bytes`.
+    pub topic_segment_bytes: u32,
+    /// `offset.metadata.max.bytes`.
+    pub offset_metadata_max_bytes: usize,
+    /// `offsets.commit.timeout.ms`: how long what a coordinator writes may take to be committed.
+    pub commit_timeout: Duration,
+    /// `offsets.retention.minutes`.
+    pub offsets_retention: Duration,
+    /// `offsets.retention.check.interval.ms`.
+    pub offsets_retention_check: Duration,
+    /// `group.min.session.timeout.ms`.
+    pub session_timeout_min: Duration,
+    /// `group.max.session.timeout.ms`.
+    pub session_timeout_max: Duration,
+    /// `group.max.size`.
+    pub max_size: usize,
+    /// `group.initial.rebalance.delay.ms`.
+    pub initial_rebalance_delay: Duration,
+}
+
+impl Default for GroupSettings {
+    /// Kafka's defaults.
+    fn default() -> Self {
+        Self {
+            topic_partitions: 50,
+            topic_replication_factor: 3,
+            topic_segment_bytes: 100 << 20,
+            offset_metadata_max_bytes: 4096,
+            commit_timeout: Duration::from_secs(5),
+            offsets_retention: Duration::from_secs(7 * 24 * 3600),
+            offsets_retention_check: Duration::from_secs(600),
+            session_timeout_min: Duration::from_secs(6),
+            session_timeout_max: Duration::from_secs(1800),
+            max_size: i32::MAX as usize,
+            initial_rebalance_delay: Duration::from_secs(3),
+        }
+    }
+}
+
 /// Everything a broker must be told.
 #[derive(Clone, Debug)]
 pub struct BrokerConfig {
@@ -152,6 +198,8 @@ pub struct BrokerConfig {
     pub max_partitions_described: usize,
     /// `ottla.batch.validation=header`: batches from clients are checked by header and CRC alone.
     pub batch_validation_header_only: bool,
+    /// Consumer groups and their offsets.
+    pub groups: GroupSettings,
     /// Threads for reads and appends.
     pub disk_threads: usize,
     /// Threads that group-commit: the bound on concurrent fdatasyncs.

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use crate::config::BrokerConfig;
 use crate::controller_client::ControllerClient;
+use crate::coordinator::group_runtime::GroupCoordinator;
 use crate::producer_ids::ProducerIds;
 use crate::records::Validator;
 use crate::session::ImageStore;
@@ -30,6 +31,8 @@ pub struct BrokerContext {
     pub controller: ControllerClient,
     /// Ids for idempotent producers.
     pub producer_ids: ProducerIds,
+    /// Consumer groups: those of this broker, and the way to the others.
+    pub groups: GroupCoordinator,
     /// The epoch of the current registration; `None` before the first.
     pub broker_epoch: watch::Receiver<Option<BrokerEpoch>>,
     /// When the broker started.

@@ -24,6 +24,22 @@ pub const CONNECTIONS: &str = "ottla_connections";
 pub const BROKER_READY: &str = "ottla_broker_ready";
 /// Offset of the metadata log that this broker has applied.
 pub const METADATA_APPLIED_OFFSET: &str = "ottla_metadata_applied_offset";
+/// How long a group coordinator took to read its partition of `__consumer_offsets`.
+pub const GROUP_LOAD_SECONDS: &str = "ottla_group_load_seconds";
+/// Groups that this broker coordinates, by `state`.
+pub const GROUPS: &str = "ottla_groups";
+/// Members of the groups that this broker coordinates.
+pub const GROUP_MEMBERS: &str = "ottla_group_members";
+/// Generations that groups have begun.
+pub const GROUP_REBALANCES: &str = "ottla_group_rebalances_total";
+/// Offsets that groups have committed.
+pub const GROUP_COMMITS: &str = "ottla_group_offset_commits_total";
+/// Records between a group's committed offset and its partition's end, by `group`, `topic` and `partition`.
+pub const GROUP_LAG: &str = "ottla_group_lag";
+/// How long ago the first record was written that a group has not committed, as above.
+pub const GROUP_LAG_SECONDS: &str = "ottla_group_lag_seconds";
+/// Records that group coordinators have written.
+pub const GROUP_RECORDS: &str = "ottla_group_records_total";
 
 /// Describes them to the recorder, for `# HELP` lines.
 pub fn describe() {
@@ -55,6 +71,28 @@ pub fn describe() {
         METADATA_APPLIED_OFFSET,
         "Offset of the metadata log that this broker has applied"
     );
+    describe_histogram!(
+        GROUP_LOAD_SECONDS,
+        Unit::Seconds,
+        "Time that a group coordinator took to read its partition of __consumer_offsets"
+    );
+    describe_gauge!(GROUPS, "Groups that this broker coordinates");
+    describe_gauge!(
+        GROUP_MEMBERS,
+        "Members of the groups that this broker coordinates"
+    );
+    describe_counter!(GROUP_REBALANCES, "Generations that groups have begun");
+    describe_counter!(GROUP_COMMITS, "Offsets that groups have committed");
+    describe_gauge!(
+        GROUP_LAG,
+        "Records between a group's committed offset and its partition's end"
+    );
+    describe_gauge!(
+        GROUP_LAG_SECONDS,
+        Unit::Seconds,
+        "How long ago the first record was written that a group has not committed"
+    );
+    describe_counter!(GROUP_RECORDS, "Records that group coordinators have written");
 }
 
 /// The `request` label of an API: its name in Kafka's protocol guide.
@@ -65,6 +103,16 @@ pub fn api_label(key: ApiKey) -> &'static str {
         ApiKey::ListOffsets => "ListOffsets",
         ApiKey::Metadata => "Metadata",
         ApiKey::FindCoordinator => "FindCoordinator",
+        ApiKey::OffsetCommit => "OffsetCommit",
+        ApiKey::OffsetFetch => "OffsetFetch",
+        ApiKey::JoinGroup => "JoinGroup",
+        ApiKey::Heartbeat => "Heartbeat",
+        ApiKey::LeaveGroup => "LeaveGroup",
+        ApiKey::SyncGroup => "SyncGroup",
+        ApiKey::DescribeGroups => "DescribeGroups",
+        ApiKey::ListGroups => "ListGroups",
+        ApiKey::DeleteGroups => "DeleteGroups",
+        ApiKey::OffsetDelete => "OffsetDelete",
         ApiKey::ApiVersions => "ApiVersions",
         ApiKey::CreateTopics => "CreateTopics",
         ApiKey::DeleteTopics => "DeleteTopics",

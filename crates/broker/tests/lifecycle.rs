@@ -58,6 +58,7 @@ fn config(controller: &FakeController, dir: &Path) -> BrokerConfig {
         auto_create_topics: true,
         max_partitions_described: 2000,
         batch_validation_header_only: false,
+        groups: broker::config::GroupSettings::default(),
         disk_threads: 2,
         flush_threads: 1,
         recovery_threads_per_dir: 1,

@@ -28,6 +28,7 @@ use crate::complaints::Complaints;
 use crate::config::{BrokerConfig, ConnectionLimits, HostPort};
 use crate::context::BrokerContext;
 use crate::controller_client::{ControllerClient, ControllerLocator};
+use crate::coordinator::group_runtime::{self, GroupCoordinatorParts};
 use crate::grpc_admin::AdminService;
 use crate::http;
 use crate::identity::NodeIdentity;
@@ -161,7 +162,18 @@ impl Broker {
             },
             stop.child_token(),
         );
+        let groups = group_runtime::start(
+            GroupCoordinatorParts {
+                images: images.clone(),
+                replicas: Arc::clone(&replicas),
+                controller: controller.clone(),
+                settings: config.groups.clone(),
+                started,
+            },
+            stop.child_token(),
+        );
         let context = BrokerContext {
+            groups,
             producer_ids: ProducerIds::start(config.node_id, broker_epoch.clone(), controller.clone()),
             config,
             images,

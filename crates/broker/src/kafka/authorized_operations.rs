@@ -12,6 +12,9 @@ pub(super) const ALL_OF_TOPIC: i32 = 1 << 3 | 1 << 4 | 1 << 5 | 1 << 6 | 1 << 7 
 /// configs, alter configs, idempotent write.
 pub(super) const ALL_OF_CLUSTER: i32 = 1 << 5 | 1 << 7 | 1 << 8 | 1 << 9 | 1 << 10 | 1 << 11 | 1 << 12;
 
+/// Everything that can be done to a group: read, delete, describe, describe configs, alter configs.
+pub(super) const ALL_OF_GROUP: i32 = 1 << 3 | 1 << 6 | 1 << 8 | 1 << 10 | 1 << 11;
+
 /// `all` where the client asked, else that it did not.
 pub(super) const fn when(requested: bool, all: i32) -> i32 {
     if requested { all } else { NOT_REQUESTED }

@@ -12,7 +12,7 @@ use futures::{
     future::{BoxFuture, OptionFuture},
     stream::FuturesOrdered,
 };
-use kafka_protocol::messages::ApiKey;
+use kafka_protocol::{messages::ApiKey, protocol::StrBytes};
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt},
     time::{Instant, timeout_at},
@@ -178,6 +178,7 @@ fn start(broker: &BrokerContext, info: &ConnectionInfo, checked: Checked) -> Res
         key,
         version,
         correlation_id,
+        client_id,
         body,
     } = checked;
     let request = Request {
@@ -186,6 +187,8 @@ fn start(broker: &BrokerContext, info: &ConnectionInfo, checked: Checked) -> Res
         key,
         version,
         correlation_id,
+        client_id: StrBytes::from_string(client_id.unwrap_or_default()),
+        client_address: info.peer.ip(),
     };
     let (bytes, began) = (body.len(), std::time::Instant::now());
     let starting = dispatch::begin(request, body)?;

@@ -61,6 +61,7 @@ pub(crate) struct Checked {
     pub(crate) key: ApiKey,
     pub(crate) version: i16,
     pub(crate) correlation_id: i32,
+    pub(crate) client_id: Option<String>,
     pub(crate) body: Bytes,
 }
 
@@ -109,6 +110,7 @@ pub(crate) fn classify(frame: &Bytes) -> Result<Classified, Refused> {
         key: api.key,
         version,
         correlation_id: header.correlation_id,
+        client_id: header.client_id,
         body,
     }))
 }
@@ -153,6 +155,16 @@ fn handle(request: Request, body: Bytes) -> Result<Pending, Refused> {
         ApiKey::DescribeTopicPartitions => run(request, body, handlers::describe_topic_partitions::handle),
         ApiKey::ElectLeaders => run(request, body, handlers::elect_leaders::handle),
         ApiKey::IncrementalAlterConfigs => run(request, body, handlers::incremental_alter_configs::handle),
+        ApiKey::OffsetCommit => run(request, body, handlers::offset_commit::handle),
+        ApiKey::OffsetFetch => run(request, body, handlers::offset_fetch::handle),
+        ApiKey::JoinGroup => run(request, body, handlers::join_group::handle),
+        ApiKey::Heartbeat => run(request, body, handlers::heartbeat::handle),
+        ApiKey::LeaveGroup => run(request, body, handlers::leave_group::handle),
+        ApiKey::SyncGroup => run(request, body, handlers::sync_group::handle),
+        ApiKey::DescribeGroups => run(request, body, handlers::describe_groups::handle),
+        ApiKey::ListGroups => run(request, body, handlers::list_groups::handle),
+        ApiKey::DeleteGroups => run(request, body, handlers::delete_groups::handle),
+        ApiKey::OffsetDelete => run(request, body, handlers::offset_delete::handle),
         other => Err(Refused::UnknownApi(other as i16)),
     }
 }

@@ -13,6 +13,7 @@ pub mod connection;
 mod dispatch;
 mod fetch_encoder;
 mod frame;
+mod group_call;
 mod handlers;
 mod request;
 mod topic_ref;

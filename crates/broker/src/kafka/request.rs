@@ -1,11 +1,11 @@
 //! One request on its way to a handler, and the answer on its way back.
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use kafka_protocol::{
     messages::ApiKey,
-    protocol::{Encodable, HeaderVersion},
+    protocol::{Encodable, HeaderVersion, StrBytes},
 };
 
 use crate::context::BrokerContext;
@@ -23,6 +23,10 @@ pub(crate) struct Request {
     pub(crate) version: i16,
     /// Echoed in the answer.
     pub(crate) correlation_id: i32,
+    /// The client's name for itself; empty where it has none.
+    pub(crate) client_id: StrBytes,
+    /// The client's address.
+    pub(crate) client_address: IpAddr,
 }
 
 /// A whole answer as it goes to the socket, length prefix included. Record batches are chunks of

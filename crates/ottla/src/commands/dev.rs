@@ -54,6 +54,9 @@ impl Dev {
                     self.data.join("metadata").display().to_string(),
                 ),
                 ("default.replication.factor", "1".to_owned()),
+                ("offsets.topic.replication.factor", "1".to_owned()),
+                // As in the file that Kafka ships for a first try: nobody waits for more members.
+                ("group.initial.rebalance.delay.ms", "0".to_owned()),
             ])
             .with_environment(std::env::vars())
             .with_settings(&self.settings)?

@@ -4,7 +4,8 @@ use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use anyhow::{Context, bail, ensure};
 use broker::config::{
-    BrokerConfig, ConnectionLimits, ControllerVoter, HostPort, ListenerConfig, SecurityProtocol,
+    BrokerConfig, ConnectionLimits, ControllerVoter, GroupSettings, HostPort, ListenerConfig,
+    SecurityProtocol,
 };
 use metadata::Endpoint;
 use metadata::configs::{NodeDefaults, node_default};
@@ -327,12 +328,34 @@ fn broker(
         auto_create_topics: reader.flag("auto.create.topics.enable")?,
         max_partitions_described: reader.number("max.request.partition.size.limit")?,
         batch_validation_header_only: reader.or_default("ottla.batch.validation")? == "header",
+        groups: groups(reader)?,
         disk_threads: reader.number("num.io.threads")?,
         flush_threads: reader.number("ottla.flush.threads")?,
         recovery_threads_per_dir: reader.number("num.recovery.threads.per.data.dir")?,
         node_defaults: NodeDefaults::new(reader.0.clone()),
         static_values: reader.0.clone(),
     })
+}
+
+fn groups(reader: &Reader<'_>) -> anyhow::Result<GroupSettings> {
+    let settings = GroupSettings {
+        topic_partitions: reader.number("offsets.topic.num.partitions")?,
+        topic_replication_factor: reader.number("offsets.topic.replication.factor")?,
+        topic_segment_bytes: reader.number("offsets.topic.segment.bytes")?,
+        offset_metadata_max_bytes: reader.number("offset.metadata.max.bytes")?,
+        commit_timeout: reader.millis("offsets.commit.timeout.ms")?,
+        offsets_retention: Duration::from_secs(60 * reader.number::<u64>("offsets.retention.minutes")?),
+        offsets_retention_check: reader.millis("offsets.retention.check.interval.ms")?,
+        session_timeout_min: reader.millis("group.min.session.timeout.ms")?,
+        session_timeout_max: reader.millis("group.max.session.timeout.ms")?,
+        max_size: reader.number("group.max.size")?,
+        initial_rebalance_delay: reader.millis("group.initial.rebalance.delay.ms")?,
+    };
+    ensure!(
+        settings.session_timeout_min <= settings.session_timeout_max,
+        "group.min.session.timeout.ms must not be above group.max.session.timeout.ms"
+    );
+    Ok(settings)
 }
 
 /// What others are told of an address that binds every interface: this machine's loopback. A broker on

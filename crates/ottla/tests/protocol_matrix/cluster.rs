@@ -1,11 +1,11 @@
-//! Metadata, FindCoordinator, ApiVersions, InitProducerId, DescribeCluster and DescribeTopicPartitions:
+//! Metadata, ApiVersions, InitProducerId, DescribeCluster and DescribeTopicPartitions:
 //! what a client learns before it sends a record.
 
 use bytes::{Buf, BufMut, BytesMut};
 use kafka_protocol::messages::{
-    ApiVersionsRequest, DescribeClusterRequest, DescribeTopicPartitionsRequest, FindCoordinatorRequest,
-    InitProducerIdRequest, MetadataRequest, MetadataResponse, TransactionalId,
-    describe_topic_partitions_request::TopicRequest, metadata_request::MetadataRequestTopic,
+    ApiVersionsRequest, DescribeClusterRequest, DescribeTopicPartitionsRequest, InitProducerIdRequest,
+    MetadataRequest, MetadataResponse, TransactionalId, describe_topic_partitions_request::TopicRequest,
+    metadata_request::MetadataRequestTopic,
 };
 use protocol::ErrorCode;
 use uuid::Uuid;
@@ -122,36 +122,6 @@ fn about_the_cluster(node: &DevNode, version: i16, answer: &MetadataResponse) {
         answer.cluster_authorized_operations != i32::MIN,
         (8..=10).contains(&version)
     );
-}
-
-pub(crate) fn find_coordinator(node: &DevNode, version: i16) {
-    let mut client = node.client();
-    let group = ErrorCode::CoordinatorNotAvailable;
-    let transaction = ErrorCode::TransactionalIdAuthorizationFailed;
-    for (key_type, expected) in [(0, group), (1, transaction), (9, ErrorCode::InvalidRequest)] {
-        if version == 0 && key_type != 0 {
-            continue;
-        }
-        let request = FindCoordinatorRequest::default().with_key_type(key_type);
-        if version < 4 {
-            let answer = client.call(version, &request.with_key(text("k")));
-            assert_eq!((answer.error_code, answer.node_id.0), (expected.code(), -1));
-            continue;
-        }
-        let answer = client.call(
-            version,
-            &request.with_coordinator_keys(vec![text("k"), text("l")]),
-        );
-        let keys: Vec<_> = answer
-            .coordinators
-            .iter()
-            .map(|found| found.key.as_str())
-            .collect();
-        assert_eq!(keys, ["k", "l"]);
-        for found in &answer.coordinators {
-            assert_eq!((found.error_code, found.node_id.0), (expected.code(), -1));
-        }
-    }
 }
 
 pub(crate) fn api_versions(node: &DevNode, version: i16) {

@@ -39,17 +39,19 @@ pub(crate) fn topic(node: &DevNode, name: &str) -> Topic {
         ]);
     let created = client.call(7, &create).topics.remove(0);
     assert_eq!(created.error_code, 0, "{name}: {:?}", created.error_message);
-    let deadline = Instant::now() + Duration::from_secs(20);
-    loop {
-        match earliest(&mut client, name) {
-            ErrorCode::None => break,
-            error => assert!(Instant::now() < deadline, "{name} is not served: {error}"),
-        }
-        thread::sleep(Duration::from_millis(5));
-    }
+    wait_for(name, || earliest(&mut client, name) == ErrorCode::None);
     Topic {
         name: name.to_owned(),
         id: created.topic_id,
+    }
+}
+
+/// Asks again and again until it is so.
+pub(crate) fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !condition() {
+        assert!(Instant::now() < deadline, "{what} does not come");
+        thread::sleep(Duration::from_millis(5));
     }
 }
 

@@ -7,6 +7,9 @@ mod admin;
 mod cluster;
 mod configs;
 mod ground;
+mod group_offsets;
+mod group_survival;
+mod groups;
 mod offsets;
 mod records;
 #[path = "../support/mod.rs"]
@@ -18,12 +21,20 @@ use kafka_protocol::messages::{ApiKey, ApiVersionsRequest};
 use support::{DevNode, text};
 
 /// What must be advertised, no more and no less.
-const ADVERTISED: [(ApiKey, i16, i16); 18] = [
+const ADVERTISED: [(ApiKey, i16, i16); 28] = [
     (ApiKey::Produce, 0, 13),
     (ApiKey::Fetch, 4, 17),
     (ApiKey::ListOffsets, 1, 10),
     (ApiKey::Metadata, 0, 13),
+    (ApiKey::OffsetCommit, 2, 9),
+    (ApiKey::OffsetFetch, 1, 9),
     (ApiKey::FindCoordinator, 0, 6),
+    (ApiKey::JoinGroup, 0, 9),
+    (ApiKey::Heartbeat, 0, 4),
+    (ApiKey::LeaveGroup, 0, 5),
+    (ApiKey::SyncGroup, 0, 5),
+    (ApiKey::DescribeGroups, 0, 6),
+    (ApiKey::ListGroups, 0, 5),
     (ApiKey::ApiVersions, 0, 4),
     (ApiKey::CreateTopics, 2, 7),
     (ApiKey::DeleteTopics, 1, 6),
@@ -33,8 +44,10 @@ const ADVERTISED: [(ApiKey, i16, i16); 18] = [
     (ApiKey::DescribeConfigs, 1, 4),
     (ApiKey::AlterConfigs, 0, 2),
     (ApiKey::CreatePartitions, 0, 3),
+    (ApiKey::DeleteGroups, 0, 2),
     (ApiKey::ElectLeaders, 0, 2),
     (ApiKey::IncrementalAlterConfigs, 0, 1),
+    (ApiKey::OffsetDelete, 0, 0),
     (ApiKey::DescribeCluster, 0, 2),
     (ApiKey::DescribeTopicPartitions, 0, 0),
 ];
@@ -50,7 +63,7 @@ fn case_of(key: ApiKey) -> Option<Case> {
         ApiKey::OffsetForLeaderEpoch => offsets::offset_for_leader_epoch,
         ApiKey::DeleteRecords => offsets::delete_records,
         ApiKey::Metadata => cluster::metadata,
-        ApiKey::FindCoordinator => cluster::find_coordinator,
+        ApiKey::FindCoordinator => groups::find_coordinator,
         ApiKey::ApiVersions => cluster::api_versions,
         ApiKey::InitProducerId => cluster::init_producer_id,
         ApiKey::DescribeCluster => cluster::describe_cluster,
@@ -62,6 +75,16 @@ fn case_of(key: ApiKey) -> Option<Case> {
         ApiKey::DescribeConfigs => configs::describe_configs,
         ApiKey::AlterConfigs => configs::alter_configs,
         ApiKey::IncrementalAlterConfigs => configs::incremental_alter_configs,
+        ApiKey::JoinGroup => groups::join_group,
+        ApiKey::SyncGroup => groups::sync_group,
+        ApiKey::Heartbeat => groups::heartbeat,
+        ApiKey::LeaveGroup => groups::leave_group,
+        ApiKey::DescribeGroups => groups::describe_groups,
+        ApiKey::ListGroups => groups::list_groups,
+        ApiKey::DeleteGroups => groups::delete_groups,
+        ApiKey::OffsetCommit => group_offsets::offset_commit,
+        ApiKey::OffsetFetch => group_offsets::offset_fetch,
+        ApiKey::OffsetDelete => group_offsets::offset_delete,
         _ => return None,
     })
 }

@@ -41,6 +41,7 @@ const BLOCKS: usize = 50;
 /// A running `ottla dev`. Dropping it ends the process and removes its data.
 pub(crate) struct DevNode {
     process: Child,
+    settings: Vec<String>,
     address: SocketAddr,
     dir: TempDir,
 }
@@ -70,40 +71,41 @@ impl DevNode {
     fn try_start(settings: &[&str]) -> Option<Self> {
         let dir = tempfile::tempdir().unwrap();
         let port = free_port();
-        let log = File::create(dir.path().join("log")).unwrap();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_ottla"));
-        command
-            .arg("dev")
-            .arg("--data")
-            .arg(dir.path().join("data"))
-            .args(["--port", &port.to_string()])
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().unwrap())
-            .stderr(log);
-        for setting in settings {
-            command.args(["--set", setting]);
-        }
-        let process = command.spawn().expect("the binary starts");
+        let settings: Vec<String> = settings.iter().map(|&setting| setting.to_owned()).collect();
         let mut node = Self {
-            process,
+            process: spawn(dir.path(), port, &settings),
+            settings,
             address: SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
             dir,
         };
+        node.becomes_ready().then_some(node)
+    }
+
+    /// Ends the process without a word (SIGKILL) and starts it again over the same data.
+    pub(crate) fn kill_and_restart(&mut self) {
+        self.process.kill().expect("the process runs");
+        self.process.wait().expect("the process ends");
+        self.process = spawn(self.dir.path(), self.address.port(), &self.settings);
+        assert!(self.becomes_ready(), "the port was taken meanwhile");
+    }
+
+    /// Waits until the node is ready; false where its port is taken.
+    fn becomes_ready(&mut self) -> bool {
         let deadline = Instant::now() + READY_WITHIN;
-        while !node.is_ready() {
-            if !node.is_running() {
-                let log = node.log();
+        while !self.is_ready() {
+            if !self.is_running() {
+                let log = self.log();
                 assert!(log.contains("in use"), "the node ended:\n{log}");
-                return None;
+                return false;
             }
             assert!(
                 Instant::now() < deadline,
                 "the node is not ready:\n{}",
-                node.log()
+                self.log()
             );
             thread::sleep(LOOK_AGAIN);
         }
-        Some(node)
+        true
     }
 
     /// Where clients connect.
@@ -190,6 +192,25 @@ impl Drop for DevNode {
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
+}
+
+/// Starts a process over the data in `dir`, which also gets its log.
+fn spawn(dir: &Path, port: u16, settings: &[String]) -> Child {
+    let log = File::options().create(true).append(true).open(dir.join("log"));
+    let log = log.expect("the log can be written");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ottla"));
+    command
+        .arg("dev")
+        .arg("--data")
+        .arg(dir.join("data"))
+        .args(["--port", &port.to_string()])
+        .stdin(Stdio::null())
+        .stdout(log.try_clone().expect("a second handle to the log"))
+        .stderr(log);
+    for setting in settings {
+        command.args(["--set", setting]);
+    }
+    command.spawn().expect("the binary starts")
 }
 
 /// The answer to an HTTP GET, head included; nothing while nobody listens.

@@ -1,5 +1,5 @@
 //! DeleteRecords (key 21), versions 0–2: moves the log start of partitions that this broker leads.
-//! Offset −1 stands for the high watermark.
+//! Offset −1 stands for the high watermark. Internal topics are refused, as by Kafka.
 
 use ::metadata::configs::TopicSettings;
 use kafka_protocol::messages::{
@@ -21,6 +21,9 @@ pub(crate) async fn handle(request: Request, message: DeleteRecordsRequest) -> D
         let mut partitions = Vec::with_capacity(topic.partitions.len());
         for asked in &topic.partitions {
             let replica = reference.look_up(&image).and_then(|topic| {
+                if topic.name.is_internal() {
+                    return Err(ErrorCode::InvalidTopicException);
+                }
                 let tp = TopicPartition::new(topic.id, PartitionIndex(asked.partition_index));
                 let replica = request.broker.replicas.partition(tp)?;
                 let settings =

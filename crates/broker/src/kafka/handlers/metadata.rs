@@ -15,7 +15,7 @@ use kafka_protocol::{
     protocol::StrBytes,
 };
 use protocol::{
-    BrokerId, ErrorCode, PartitionIndex, TopicId, TopicName,
+    BrokerId, CONSUMER_OFFSETS, ErrorCode, PartitionIndex, TopicId, TopicName,
     grpc::v1::{CreateTopicsRequest, NewTopic},
 };
 use tokio::time::Instant;
@@ -171,6 +171,15 @@ async fn create_missing(request: &Request, wanted: &[Wanted]) -> BTreeMap<String
             _ => None,
         })
         .collect();
+    // The coordinator knows how its topic must look.
+    let (internal, missing): (Vec<_>, Vec<_>) = missing
+        .into_iter()
+        .partition(|topic| topic.name == CONSUMER_OFFSETS);
+    if !internal.is_empty()
+        && let Err((error, why)) = request.broker.groups.ensure_topic().await
+    {
+        tracing::debug!(%error, %why, "automatic creation of {CONSUMER_OFFSETS} failed");
+    }
     if missing.is_empty() {
         return BTreeMap::new();
     }

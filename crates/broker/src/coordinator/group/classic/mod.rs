@@ -261,7 +261,7 @@ impl ClassicGroup {
             .with_group_id(self.id.to_wire().into())
             .with_protocol_type(wire(self.protocol_type()))
             .with_group_state(StrBytes::from_static_str(self.state.name()))
-            .with_group_type(StrBytes::from_static_str("Classic"))
+            .with_group_type(StrBytes::from_static_str("classic"))
     }
 
     /// Ends the load: the members are expected to be heard of again.

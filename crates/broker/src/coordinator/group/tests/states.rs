@@ -422,7 +422,7 @@ fn groups_are_described_and_listed_in_their_state() {
             for group in groups {
                 assert_eq!(group.group_state.as_str(), state);
                 assert_eq!(group.protocol_type.as_str(), "consumer");
-                assert_eq!(group.group_type.as_str(), "Classic");
+                assert_eq!(group.group_type.as_str(), "classic");
             }
         }
     }

@@ -1,0 +1,36 @@
+//! DescribeGroups (key 15), versions 0–6: state, protocol and members of groups, each by itself.
+
+use kafka_protocol::messages::{
+    ApiKey, DescribeGroupsRequest, DescribeGroupsResponse, describe_groups_response::DescribedGroup,
+};
+
+use crate::{
+    coordinator::group::{GroupReply, GroupRequest},
+    kafka::{Request, api::Api, authorized_operations, group_call},
+};
+
+pub(crate) const API: Api = Api::new(ApiKey::DescribeGroups, 0, 6);
+
+pub(crate) async fn handle(request: Request, message: DescribeGroupsRequest) -> DescribeGroupsResponse {
+    let operations = authorized_operations::when(
+        message.include_authorized_operations,
+        authorized_operations::ALL_OF_GROUP,
+    );
+    let described = message.groups.into_iter().map(|group| async {
+        let id = group.clone();
+        let group = match group_call::call(&request, GroupRequest::Describe(group)).await {
+            GroupReply::Describe(group) => group,
+            other => DescribedGroup::default()
+                .with_group_id(id)
+                .with_error_code(group_call::mismatch(&other)),
+        };
+        let operations = if group.error_code == 0 {
+            operations
+        } else {
+            authorized_operations::NOT_REQUESTED
+        };
+        group.with_authorized_operations(operations)
+    });
+    let groups = futures::future::join_all(described).await;
+    DescribeGroupsResponse::default().with_groups(groups)
+}

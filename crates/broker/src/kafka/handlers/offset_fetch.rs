@@ -1,0 +1,103 @@
+//! OffsetFetch (key 9), versions 1–9: what a group has committed; from version 8 on of several groups.
+//! Version 1 has errors per partition only, versions 2 to 7 one for the whole answer, later ones one per
+//! group. No topics (null, from version 2 on) means all of them.
+
+use kafka_protocol::messages::{
+    ApiKey, OffsetFetchRequest, OffsetFetchResponse,
+    offset_fetch_request::{OffsetFetchRequestGroup, OffsetFetchRequestTopics},
+    offset_fetch_response::{
+        OffsetFetchResponseGroup, OffsetFetchResponsePartition, OffsetFetchResponseTopic,
+    },
+};
+
+use crate::{
+    coordinator::group::{GroupReply, GroupRequest},
+    kafka::{Request, api::Api, group_call},
+};
+
+pub(crate) const API: Api = Api::new(ApiKey::OffsetFetch, 1, 9);
+
+pub(crate) async fn handle(request: Request, message: OffsetFetchRequest) -> OffsetFetchResponse {
+    let require_stable = message.require_stable;
+    if request.version >= 8 {
+        let asked = message
+            .groups
+            .into_iter()
+            .map(|group| fetch(&request, group, require_stable));
+        let groups = futures::future::join_all(asked).await;
+        return OffsetFetchResponse::default().with_groups(groups);
+    }
+    let topics: Option<Vec<OffsetFetchRequestTopics>> = message.topics.map(|topics| {
+        topics
+            .into_iter()
+            .map(|topic| {
+                OffsetFetchRequestTopics::default()
+                    .with_name(topic.name)
+                    .with_partition_indexes(topic.partition_indexes)
+            })
+            .collect()
+    });
+    let group = OffsetFetchRequestGroup::default()
+        .with_group_id(message.group_id)
+        .with_topics(topics.clone());
+    let fetched = fetch(&request, group, require_stable).await;
+    if fetched.error_code != 0 && request.version < 2 {
+        return OffsetFetchResponse::default()
+            .with_topics(all_failed(topics.unwrap_or_default(), fetched.error_code));
+    }
+    OffsetFetchResponse::default()
+        .with_error_code(fetched.error_code)
+        .with_topics(fetched.topics.into_iter().map(single).collect())
+}
+
+async fn fetch(
+    request: &Request,
+    group: OffsetFetchRequestGroup,
+    require_stable: bool,
+) -> OffsetFetchResponseGroup {
+    let group_id = group.group_id.clone();
+    let fetch = GroupRequest::FetchOffsets {
+        group,
+        require_stable,
+    };
+    match group_call::call(request, fetch).await {
+        GroupReply::FetchOffsets(group) => group,
+        other => OffsetFetchResponseGroup::default()
+            .with_group_id(group_id)
+            .with_error_code(group_call::mismatch(&other)),
+    }
+}
+
+/// A topic as the versions of a single group have it.
+fn single(
+    topic: kafka_protocol::messages::offset_fetch_response::OffsetFetchResponseTopics,
+) -> OffsetFetchResponseTopic {
+    let partitions = topic.partitions.into_iter().map(|partition| {
+        OffsetFetchResponsePartition::default()
+            .with_partition_index(partition.partition_index)
+            .with_committed_offset(partition.committed_offset)
+            .with_committed_leader_epoch(partition.committed_leader_epoch)
+            .with_metadata(partition.metadata)
+            .with_error_code(partition.error_code)
+    });
+    OffsetFetchResponseTopic::default()
+        .with_name(topic.name)
+        .with_partitions(partitions.collect())
+}
+
+/// The answer of version 1 where the whole request fails.
+fn all_failed(topics: Vec<OffsetFetchRequestTopics>, code: i16) -> Vec<OffsetFetchResponseTopic> {
+    let failed = topics.into_iter().map(|topic| {
+        let partitions = topic.partition_indexes.into_iter().map(|index| {
+            OffsetFetchResponsePartition::default()
+                .with_partition_index(index)
+                .with_committed_offset(-1)
+                .with_metadata(Some(kafka_protocol::protocol::StrBytes::new()))
+                .with_error_code(code)
+        });
+        OffsetFetchResponseTopic::default()
+            .with_name(topic.name)
+            .with_partitions(partitions.collect())
+    });
+    failed.collect()
+}
