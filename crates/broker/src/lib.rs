@@ -12,6 +12,7 @@ pub mod config;
 pub mod context;
 pub mod controller_client;
 pub mod coordinator;
+mod group_lag;
 pub mod grpc_admin;
 pub mod http;
 pub mod identity;

@@ -29,6 +29,7 @@ use crate::config::{BrokerConfig, ConnectionLimits, HostPort};
 use crate::context::BrokerContext;
 use crate::controller_client::{ControllerClient, ControllerLocator};
 use crate::coordinator::group_runtime::{self, GroupCoordinatorParts};
+use crate::group_lag;
 use crate::grpc_admin::AdminService;
 use crate::http;
 use crate::identity::NodeIdentity;
@@ -224,13 +225,19 @@ impl Broker {
             internal_server,
         };
         let shutdown_requested = CancellationToken::new();
+        let admin = AdminService::new(
+            context.clone(),
+            NodeShutdown::new(context.config.node_id, shutdown_requested.clone()),
+        );
+        tokio::spawn(group_lag::measure(
+            context.groups.clone(),
+            admin.clone(),
+            stop.child_token(),
+        ));
         let gate = ConnectionGate::new(context.config.connections.clone());
         for (name, port) in clients {
-            let admin = AdminService::new(
-                context.clone(),
-                NodeShutdown::new(context.config.node_id, shutdown_requested.clone()),
-            );
-            let public = public_services::routes(admin, session.status(), ports.stop_clients.clone())?;
+            let public =
+                public_services::routes(admin.clone(), session.status(), ports.stop_clients.clone())?;
             let services = Services {
                 web: pages(public),
                 windows: Http2Windows::CLIENTS,

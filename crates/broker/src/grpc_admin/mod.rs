@@ -5,6 +5,9 @@
 
 mod convert;
 mod describe;
+mod groups;
+mod list_offsets;
+mod peer;
 
 use std::time::Duration;
 
@@ -13,15 +16,18 @@ use protocol::{
     BrokerId, ErrorCode, TopicName,
     grpc::v1::{
         AddPartitionsRequest, AddPartitionsResponse, AdminAlterConfigsRequest, AdminAlterConfigsResponse,
-        AdminConfigScope, AdminCreateTopicsRequest, AdminCreateTopicsResponse, AdminDeleteTopicsRequest,
-        AdminDeleteTopicsResponse, AdminElectLeadersRequest, AdminElectLeadersResponse, AdminElection,
-        AdminUnregisterBrokerRequest, AdminUnregisterBrokerResponse, AlterConfig, AlterConfigsRequest,
-        AlterConfigsResource, ConfigDescription, ConfigOp, ConfigResourceType, CreatePartitionsRequest,
-        CreateTopicsRequest, DeleteTopicsRequest, DescribeClusterRequest, DescribeClusterResponse,
-        DescribeConfigsRequest, DescribeConfigsResponse, DescribeQuorumRequest, DescribeTopicsRequest,
-        DescribeTopicsResponse, ElectLeadersRequest, KafkaError, ListBrokersRequest, ListBrokersResponse,
-        ListTopicsRequest, ListTopicsResponse, NewPartitions, PartitionRef, ShutdownBrokerRequest,
-        ShutdownBrokerResponse, TopicRef, UnregisterBrokerRequest, admin_server::Admin,
+        AdminConfigScope, AdminCreateTopicsRequest, AdminCreateTopicsResponse, AdminDeleteGroupsRequest,
+        AdminDeleteGroupsResponse, AdminDeleteTopicsRequest, AdminDeleteTopicsResponse,
+        AdminElectLeadersRequest, AdminElectLeadersResponse, AdminElection, AdminListOffsetsRequest,
+        AdminListOffsetsResponse, AdminUnregisterBrokerRequest, AdminUnregisterBrokerResponse, AlterConfig,
+        AlterConfigsRequest, AlterConfigsResource, ConfigDescription, ConfigOp, ConfigResourceType,
+        CreatePartitionsRequest, CreateTopicsRequest, DeleteTopicsRequest, DescribeClusterRequest,
+        DescribeClusterResponse, DescribeConfigsRequest, DescribeConfigsResponse, DescribeGroupRequest,
+        DescribeGroupResponse, DescribeQuorumRequest, DescribeTopicsRequest, DescribeTopicsResponse,
+        ElectLeadersRequest, KafkaError, ListBrokersRequest, ListBrokersResponse, ListGroupsRequest,
+        ListGroupsResponse, ListTopicsRequest, ListTopicsResponse, NewPartitions, PartitionRef,
+        ResetGroupOffsetsRequest, ResetGroupOffsetsResponse, ShutdownBrokerRequest, ShutdownBrokerResponse,
+        TopicRef, UnregisterBrokerRequest, admin_server::Admin,
     },
 };
 use tokio::time::Instant;
@@ -390,6 +396,51 @@ impl Admin for AdminService {
             Err(error) => return Err(status(&error)),
         };
         Ok(Response::new(AdminUnregisterBrokerResponse { error }))
+    }
+
+    async fn list_groups(
+        &self,
+        request: Request<ListGroupsRequest>,
+    ) -> Result<Response<ListGroupsResponse>, Status> {
+        let passed_on = peer::is_passed_on(&request);
+        let groups = self.list_all_groups(request.into_inner(), passed_on).await;
+        Ok(Response::new(groups))
+    }
+
+    async fn describe_group(
+        &self,
+        request: Request<DescribeGroupRequest>,
+    ) -> Result<Response<DescribeGroupResponse>, Status> {
+        let passed_on = peer::is_passed_on(&request);
+        let group = self.describe_one_group(request.into_inner(), passed_on).await;
+        Ok(Response::new(group))
+    }
+
+    async fn admin_delete_groups(
+        &self,
+        request: Request<AdminDeleteGroupsRequest>,
+    ) -> Result<Response<AdminDeleteGroupsResponse>, Status> {
+        let passed_on = peer::is_passed_on(&request);
+        let deleted = self.delete_groups(request.into_inner(), passed_on).await;
+        Ok(Response::new(deleted))
+    }
+
+    async fn reset_group_offsets(
+        &self,
+        request: Request<ResetGroupOffsetsRequest>,
+    ) -> Result<Response<ResetGroupOffsetsResponse>, Status> {
+        let passed_on = peer::is_passed_on(&request);
+        let reset = self.reset_offsets_of_group(request.into_inner(), passed_on).await;
+        Ok(Response::new(reset))
+    }
+
+    async fn admin_list_offsets(
+        &self,
+        request: Request<AdminListOffsetsRequest>,
+    ) -> Result<Response<AdminListOffsetsResponse>, Status> {
+        let passed_on = peer::is_passed_on(&request);
+        let answers = self.find_offsets(request.into_inner().queries, passed_on).await;
+        Ok(Response::new(AdminListOffsetsResponse { answers }))
     }
 }
 

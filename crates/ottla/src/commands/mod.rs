@@ -29,6 +29,8 @@ pub(crate) enum Command {
     Dev(dev::Dev),
     /// Create, list, describe and delete topics.
     Topics(admin::Topics),
+    /// List and describe consumer groups, see how far they lag, set their offsets, delete them.
+    Groups(admin::Groups),
     /// Describe and alter configurations.
     Configs(admin::Configs),
     /// Show the nodes of the cluster.
@@ -62,6 +64,7 @@ impl Command {
             Self::Server(command) => command.run(),
             Self::Dev(command) => command.run(),
             Self::Topics(command) => command.run(),
+            Self::Groups(command) => command.run(),
             Self::Configs(command) => command.run(),
             Self::Cluster(command) => command.run(),
             Self::Brokers(command) => command.run(),

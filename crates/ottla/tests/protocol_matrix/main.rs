@@ -7,6 +7,7 @@ mod admin;
 mod cluster;
 mod configs;
 mod ground;
+mod group_administration;
 mod group_offsets;
 mod group_survival;
 mod groups;

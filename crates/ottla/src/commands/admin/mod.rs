@@ -1,8 +1,9 @@
-//! Administration over gRPC: what every `ottla topics|configs|cluster|brokers|leaders` call shares.
+//! Administration over gRPC: what every `ottla topics|groups|configs|cluster|brokers|leaders` call shares.
 
 mod brokers;
 mod cluster;
 mod configs;
+mod groups;
 mod leaders;
 mod output;
 mod topics;
@@ -16,6 +17,7 @@ use tonic::transport::{Channel, Endpoint};
 pub(crate) use brokers::Brokers;
 pub(crate) use cluster::Cluster;
 pub(crate) use configs::Configs;
+pub(crate) use groups::Groups;
 pub(crate) use leaders::Leaders;
 pub(crate) use output::Format;
 pub(crate) use topics::Topics;

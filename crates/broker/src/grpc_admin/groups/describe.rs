@@ -1,0 +1,163 @@
+//! One group as its coordinator sees it, with the ends of the partitions that it reads.
+
+use std::collections::BTreeMap;
+
+use kafka_protocol::messages::GroupId as WireGroupId;
+use kafka_protocol::messages::describe_groups_response::DescribedGroupMember;
+use kafka_protocol::messages::offset_fetch_request::OffsetFetchRequestGroup;
+use kafka_protocol::protocol::StrBytes;
+use protocol::ErrorCode;
+use protocol::grpc::v1::offset_query::At;
+use protocol::grpc::v1::{DescribeGroupResponse, GroupMember, GroupOffset, LatestOffset, OffsetQuery};
+
+use super::{GroupAnswer as _, assignment, kafka_error};
+use crate::coordinator::group::{GroupReply, GroupRequest};
+use crate::grpc_admin::AdminService;
+
+/// What is committed for one partition.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Committed {
+    pub(super) offset: i64,
+    pub(super) metadata: String,
+}
+
+/// Committed offsets by topic and partition.
+pub(super) type CommittedOffsets = BTreeMap<(String, i32), Committed>;
+
+impl AdminService {
+    pub(super) async fn describe_group_here(&self, group: &str) -> DescribeGroupResponse {
+        let failed = |code: i16| {
+            let error = kafka_error(code, group).unwrap_or_default();
+            DescribeGroupResponse::failed(error)
+        };
+        let id = WireGroupId(StrBytes::from_string(group.to_owned()));
+        let described = match self.ask_group(6, GroupRequest::Describe(id)).await {
+            GroupReply::Describe(described) if described.error_code == 0 => described,
+            GroupReply::Describe(described) => return failed(described.error_code),
+            _ => return failed(ErrorCode::UnknownServerError.code()),
+        };
+        let committed = match self.committed_offsets(group).await {
+            Ok(committed) => committed,
+            Err(code) => return failed(code),
+        };
+        let consumers = &*described.protocol_type == assignment::CONSUMER;
+        let members: Vec<GroupMember> = described
+            .members
+            .iter()
+            .map(|found| member(found, consumers))
+            .collect();
+        let offsets = self.with_ends(committed, &members).await;
+        DescribeGroupResponse {
+            error: None,
+            group_id: group.to_owned(),
+            state: described.group_state.to_string(),
+            protocol_type: described.protocol_type.to_string(),
+            protocol: described.protocol_data.to_string(),
+            coordinator: self.broker.config.node_id.get(),
+            members,
+            offsets,
+        }
+    }
+
+    /// Everything that the group has committed; the error is Kafka's code.
+    pub(super) async fn committed_offsets(&self, group: &str) -> Result<CommittedOffsets, i16> {
+        let fetch = OffsetFetchRequestGroup::default()
+            .with_group_id(WireGroupId(StrBytes::from_string(group.to_owned())))
+            .with_member_epoch(-1)
+            .with_topics(None);
+        let request = GroupRequest::FetchOffsets {
+            group: fetch,
+            require_stable: false,
+        };
+        let fetched = match self.ask_group(9, request).await {
+            GroupReply::FetchOffsets(fetched) if fetched.error_code == 0 => fetched,
+            GroupReply::FetchOffsets(fetched) => return Err(fetched.error_code),
+            _ => return Err(ErrorCode::UnknownServerError.code()),
+        };
+        let mut committed = CommittedOffsets::new();
+        for topic in fetched.topics {
+            for partition in topic
+                .partitions
+                .into_iter()
+                .filter(|partition| partition.committed_offset >= 0)
+            {
+                let metadata = partition.metadata.map(|text| text.to_string());
+                committed.insert(
+                    (topic.name.to_string(), partition.partition_index),
+                    Committed {
+                        offset: partition.committed_offset,
+                        metadata: metadata.unwrap_or_default(),
+                    },
+                );
+            }
+        }
+        Ok(committed)
+    }
+
+    /// What is committed or assigned, each with the end of its partition and what lies between.
+    async fn with_ends(&self, committed: CommittedOffsets, members: &[GroupMember]) -> Vec<GroupOffset> {
+        let mut offsets: BTreeMap<(String, i32), GroupOffset> = committed
+            .into_iter()
+            .map(|((topic, partition), committed)| {
+                let offset = GroupOffset {
+                    topic: topic.clone(),
+                    partition,
+                    committed_offset: Some(committed.offset),
+                    metadata: committed.metadata,
+                    ..GroupOffset::default()
+                };
+                ((topic, partition), offset)
+            })
+            .collect();
+        for member in members {
+            for topic in &member.assignment {
+                for &partition in &topic.partitions {
+                    let offset = offsets
+                        .entry((topic.topic.clone(), partition))
+                        .or_insert_with(|| GroupOffset {
+                            topic: topic.topic.clone(),
+                            partition,
+                            ..GroupOffset::default()
+                        });
+                    offset.member_id.clone_from(&member.member_id);
+                }
+            }
+        }
+        let mut offsets: Vec<GroupOffset> = offsets.into_values().collect();
+        let queries = offsets
+            .iter()
+            .map(|offset| OffsetQuery {
+                topic: offset.topic.clone(),
+                partition: offset.partition,
+                at: Some(At::Latest(LatestOffset {})),
+            })
+            .collect();
+        let ends = self.find_offsets(queries, false).await;
+        for (offset, end) in offsets.iter_mut().zip(ends) {
+            offset.end_offset = end.offset;
+            offset.lag = end
+                .offset
+                .zip(offset.committed_offset)
+                .map(|(end, committed)| (end - committed).max(0));
+        }
+        offsets
+    }
+}
+
+fn member(found: &DescribedGroupMember, consumer: bool) -> GroupMember {
+    let assignment = if consumer {
+        assignment::read(&found.member_assignment).unwrap_or_default()
+    } else {
+        Vec::new()
+    };
+    GroupMember {
+        member_id: found.member_id.to_string(),
+        instance_id: found
+            .group_instance_id
+            .as_ref()
+            .map_or_else(String::new, ToString::to_string),
+        client_id: found.client_id.to_string(),
+        client_host: found.client_host.to_string(),
+        assignment,
+    }
+}

@@ -1,0 +1,245 @@
+//! `ottla groups`: list, describe, lag, reset offsets, delete.
+
+mod moment;
+mod reset;
+
+use std::process::ExitCode;
+
+use protocol::grpc::v1::{
+    AdminDeleteGroupsRequest, AssignedTopic, DescribeGroupRequest, DescribeGroupResponse, ListGroupsRequest,
+    admin_client::AdminClient,
+};
+use serde_json::Value;
+use tonic::transport::Channel;
+
+use super::{Format, Target, answer, failure, output::Rows};
+
+/// List and describe consumer groups, see how far they lag, set their offsets, delete them.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Groups {
+    #[command(subcommand)]
+    action: Action,
+    #[command(flatten)]
+    target: Target,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Action {
+    /// List the groups of the whole cluster.
+    List {
+        /// Only groups in this state: Empty, PreparingRebalance, CompletingRebalance, Stable, Dead.
+        #[arg(long = "state", value_name = "STATE")]
+        states: Vec<String>,
+    },
+    /// Show the members of groups, and what each of them reads.
+    Describe {
+        /// The groups' names.
+        #[arg(required = true)]
+        groups: Vec<String>,
+    },
+    /// Show what groups have committed, partition by partition, and how many records they are behind.
+    Lag {
+        /// The groups' names; none: all.
+        groups: Vec<String>,
+    },
+    /// Set what a group has committed. Says what it would do, unless told to --execute.
+    ResetOffsets(reset::ResetOffsets),
+    /// Delete groups that have no members, and what they committed.
+    Delete {
+        /// The groups' names.
+        #[arg(required = true)]
+        groups: Vec<String>,
+    },
+}
+
+impl Groups {
+    pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
+        let format = self.target.output;
+        match self.action {
+            Action::List { states } => self.target.run(async |mut client| {
+                let reply = answer(client.list_groups(ListGroupsRequest { states }).await)?;
+                let mut rows = Rows::new(["group", "state", "protocol type", "coordinator"]);
+                for group in reply.groups {
+                    rows.push([
+                        group.group_id.into(),
+                        group.state.into(),
+                        or_none(group.protocol_type),
+                        group.coordinator.into(),
+                    ]);
+                }
+                rows.print(format);
+                Ok(incomplete(&reply.unavailable))
+            }),
+            Action::Describe { groups } => self.target.run(async |mut client| {
+                let (found, code) = describe(&mut client, groups).await?;
+                print_members(found, format);
+                Ok(code)
+            }),
+            Action::Lag { groups } => self.target.run(async |mut client| {
+                let mut code = ExitCode::SUCCESS;
+                let names = if groups.is_empty() {
+                    let listed = answer(client.list_groups(ListGroupsRequest::default()).await)?;
+                    code = incomplete(&listed.unavailable);
+                    listed.groups.into_iter().map(|group| group.group_id).collect()
+                } else {
+                    groups
+                };
+                let (found, described) = describe(&mut client, names).await?;
+                print_lag(found, format);
+                Ok(if described == ExitCode::SUCCESS {
+                    code
+                } else {
+                    described
+                })
+            }),
+            Action::ResetOffsets(reset) => {
+                let request = reset.request()?;
+                self.target
+                    .run(async |mut client| reset::run(&mut client, request, format).await)
+            }
+            Action::Delete { groups } => self.target.run(async |mut client| {
+                let request = AdminDeleteGroupsRequest { group_ids: groups };
+                let reply = answer(client.admin_delete_groups(request).await)?;
+                let mut rows = Rows::new(["group"]);
+                let mut code = ExitCode::SUCCESS;
+                for group in reply.groups {
+                    if let Some(sentence) = failure(group.error.as_ref()) {
+                        eprintln!("ottla: {}: {sentence}", group.group_id);
+                        code = ExitCode::FAILURE;
+                    } else {
+                        rows.push([group.group_id.into()]);
+                    }
+                }
+                rows.print(format);
+                Ok(code)
+            }),
+        }
+    }
+}
+
+/// Asks about each group; what is not there goes to standard error and into the exit code.
+async fn describe(
+    client: &mut AdminClient<Channel>,
+    groups: Vec<String>,
+) -> anyhow::Result<(Vec<DescribeGroupResponse>, ExitCode)> {
+    let mut found = Vec::with_capacity(groups.len());
+    let mut code = ExitCode::SUCCESS;
+    for group_id in groups {
+        let request = DescribeGroupRequest {
+            group_id: group_id.clone(),
+        };
+        let reply = answer(client.describe_group(request).await)?;
+        if let Some(sentence) = failure(reply.error.as_ref()) {
+            eprintln!("ottla: {group_id}: {sentence}");
+            code = ExitCode::FAILURE;
+        } else {
+            found.push(reply);
+        }
+    }
+    Ok((found, code))
+}
+
+fn print_members(groups: Vec<DescribeGroupResponse>, format: Format) {
+    let mut rows = Rows::new([
+        "group",
+        "state",
+        "protocol",
+        "coordinator",
+        "member",
+        "instance",
+        "client",
+        "host",
+        "assignment",
+    ]);
+    for group in groups {
+        let of_group = || -> [Value; 4] {
+            [
+                group.group_id.clone().into(),
+                group.state.clone().into(),
+                or_none(group.protocol.clone()),
+                group.coordinator.into(),
+            ]
+        };
+        if group.members.is_empty() {
+            let [name, state, protocol, coordinator] = of_group();
+            let none = || Value::Null;
+            rows.push([
+                name,
+                state,
+                protocol,
+                coordinator,
+                none(),
+                none(),
+                none(),
+                none(),
+                none(),
+            ]);
+        }
+        for member in &group.members {
+            let [name, state, protocol, coordinator] = of_group();
+            rows.push([
+                name,
+                state,
+                protocol,
+                coordinator,
+                member.member_id.clone().into(),
+                or_none(member.instance_id.clone()),
+                member.client_id.clone().into(),
+                member.client_host.clone().into(),
+                or_none(assigned(&member.assignment)),
+            ]);
+        }
+    }
+    rows.print(format);
+}
+
+/// `topic:0,1 other:3`.
+fn assigned(topics: &[AssignedTopic]) -> String {
+    let topic = |topic: &AssignedTopic| {
+        let partitions: Vec<String> = topic.partitions.iter().map(ToString::to_string).collect();
+        format!("{}:{}", topic.topic, partitions.join(","))
+    };
+    topics.iter().map(topic).collect::<Vec<_>>().join(" ")
+}
+
+fn print_lag(groups: Vec<DescribeGroupResponse>, format: Format) {
+    let mut rows = Rows::new([
+        "group",
+        "topic",
+        "partition",
+        "committed offset",
+        "end offset",
+        "lag",
+        "member",
+    ]);
+    for group in groups {
+        for offset in group.offsets {
+            rows.push([
+                group.group_id.clone().into(),
+                offset.topic.into(),
+                offset.partition.into(),
+                offset.committed_offset.into(),
+                offset.end_offset.into(),
+                offset.lag.into(),
+                or_none(offset.member_id),
+            ]);
+        }
+    }
+    rows.print(format);
+}
+
+/// Says whose groups are missing.
+fn incomplete(unavailable: &[String]) -> ExitCode {
+    for broker in unavailable {
+        eprintln!("ottla: the list is not complete: {broker}");
+    }
+    if unavailable.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+fn or_none(text: String) -> Value {
+    if text.is_empty() { Value::Null } else { text.into() }
+}
