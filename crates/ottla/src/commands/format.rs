@@ -12,7 +12,7 @@ use crate::config::{Layers, NodeConfig};
 #[derive(Debug, clap::Args)]
 pub(crate) struct Format {
     /// The id that every node of the cluster is formatted with; `ottla random-cluster-id` makes one.
-    #[arg(long, short = 't')]
+    #[arg(long, short = 't', allow_hyphen_values = true)]
     cluster_id: String,
     /// The node's properties file.
     #[arg(long, short)]

@@ -25,7 +25,7 @@ pub(crate) struct FormatQuorum {
     #[arg(required = true, value_name = "NODE=DIRECTORY")]
     seats: Vec<Seat>,
     /// The new cluster's id; a random one by default.
-    #[arg(long, short = 't')]
+    #[arg(long, short = 't', allow_hyphen_values = true)]
     cluster_id: Option<String>,
 }
 
@@ -183,7 +183,25 @@ fn plan(found: &[Found]) -> anyhow::Result<Plan> {
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser;
+
     use super::*;
+    use crate::Arguments;
+
+    #[test]
+    fn a_cluster_id_may_begin_with_a_dash() {
+        let id = ["--cluster-id", "-UE4OEVBNTcwNTJENDM2Qg"];
+        let parses = |words: &[&str]| Arguments::try_parse_from(words.iter().copied()).is_ok();
+        assert!(parses(&["ottla", "format-quorum", id[0], id[1], "101=/d"]));
+        assert!(parses(&[
+            "ottla",
+            "format",
+            id[0],
+            id[1],
+            "--config",
+            "node.properties"
+        ]));
+    }
 
     fn quorum(root: &Path) -> FormatQuorum {
         FormatQuorum {
