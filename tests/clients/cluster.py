@@ -10,8 +10,10 @@ from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient, NewTopic
 
 BOOTSTRAP = os.environ["OTTLA_BOOTSTRAP"]
-# Generous: the machine may have more to do than this.
-PATIENCE = 30.0
+# Seconds until something counts as never coming. Generous: the machine may have more to do than this.
+PATIENCE = 120.0
+# Seconds that an administrative request gives the cluster to carry it out.
+_OPERATION = 30.0
 CODECS = ["none", "gzip", "snappy", "lz4", "zstd"]
 # The longest value of a record, uncompressed and with nothing else in it, that a topic takes by default:
 # max.message.bytes (1,048,588) less 61 bytes of the batch's header, 3 of the record's length, 3 of the
@@ -32,27 +34,54 @@ def unused_name():
     return f"test-{os.getpid()}-{time.time_ns()}-{next(_numbers)}"
 
 
-def create_topic(name=None, partitions=1, replicas=3, config=None):
-    """Creates a topic and returns its name."""
+def ask(request):
+    """Makes an administrative request (a function that returns its future) and returns the result. One whose time was
+    up, as in an election of controllers, is made again: what became of it nobody knows."""
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        try:
+            return request().result(PATIENCE)
+        except KafkaException as failure:
+            timed_out = failure.args[0].code() in (KafkaError.REQUEST_TIMED_OUT, KafkaError._TIMED_OUT)
+            if not timed_out or time.monotonic() > deadline:
+                raise
+
+
+def carry_out(request, done):
+    """The same for a request that is refused with the code `done` once it has been carried out."""
+    try:
+        ask(request)
+    except KafkaException as refused:
+        if refused.args[0].code() != done:
+            raise
+
+
+def create_topic(name=None, partitions=1, replicas=3, config=None, client=None):
+    """Creates a topic and returns its name. One that is there already was created by an earlier try of the same
+    request, or by a producer of it: their requests for metadata create what is not there."""
     name = name or unused_name()
-    topic = NewTopic(name, partitions, replicas, config=config or {})
-    admin().create_topics([topic], operation_timeout=PATIENCE)[name].result(PATIENCE)
+    # Not `client or admin()`: a client without events in its queue counts as false.
+    client = admin() if client is None else client
+
+    def create():
+        topic = NewTopic(name, partitions, replicas, config=config or {})
+        return client.create_topics([topic], operation_timeout=_OPERATION)[name]
+
+    carry_out(create, KafkaError.TOPIC_ALREADY_EXISTS)
     return name
 
 
 def delete_topic(name):
-    admin().delete_topics([name], operation_timeout=PATIENCE)[name].result(PATIENCE)
+    """Deletes a topic that is there."""
+    carry_out(
+        lambda: admin().delete_topics([name], operation_timeout=_OPERATION)[name],
+        KafkaError.UNKNOWN_TOPIC_OR_PART,
+    )
 
 
 def recreate_topic(name):
-    """Deletes a topic and creates it again, or finds that a producer of it was faster: their requests for metadata
-    create what is not there."""
     delete_topic(name)
-    try:
-        create_topic(name)
-    except KafkaException as refused:
-        if refused.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
-            raise
+    create_topic(name)
 
 
 class WaitingTest(unittest.TestCase):

@@ -13,7 +13,7 @@ import urllib.request
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-_PATIENCE = 30.0
+_PATIENCE = 120.0
 _COUNTER = re.compile(r'^ottla_requests_total\{request="(\w+)"\} (\d+)$', re.MULTILINE)
 
 
@@ -88,7 +88,7 @@ def free_base_port():
     while True:
         base = 10_000 + random.randrange(600) * 16
         try:
-            for port in (base, base + 1, base + 2, base + 10_000, base + 10_100):
+            for port in (base + role + node for role in (0, 10_000, 10_100) for node in range(3)):
                 with socket.socket() as probe:
                     probe.bind(("127.0.0.1", port))
             return base

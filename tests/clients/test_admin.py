@@ -13,13 +13,13 @@ from confluent_kafka.admin import (
     OffsetSpec,
 )
 
-from cluster import BOOTSTRAP, PATIENCE, ClusterTest, admin, create_topic, delete_topic
+from cluster import BOOTSTRAP, PATIENCE, ClusterTest, admin, ask, carry_out, create_topic, delete_topic
 
 
 class AdminTest(ClusterTest):
-    def fails_with(self, code, future):
+    def fails_with(self, code, request):
         with self.assertRaises(KafkaException) as raised:
-            future.result(PATIENCE)
+            ask(request)
         self.assertEqual(raised.exception.args[0].code(), code)
 
     def test_topics(self):
@@ -31,18 +31,21 @@ class AdminTest(ClusterTest):
             self.assertEqual(len(partition.replicas), 3)
             self.assertIsNotNone(partition.leader)
         self.assertEqual(len({p.leader.id for p in description.partitions}), 3, "leaders are spread")
-        again = client.create_topics([NewTopic(name, 1, 1)])[name]
-        self.fails_with(KafkaError.TOPIC_ALREADY_EXISTS, again)
-        too_many = client.create_topics([NewTopic(name + "-rf", 1, 4)])[name + "-rf"]
-        self.fails_with(KafkaError.INVALID_REPLICATION_FACTOR, too_many)
-        client.create_partitions([NewPartitions(name, 5)])[name].result(PATIENCE)
+        self.fails_with(
+            KafkaError.TOPIC_ALREADY_EXISTS, lambda: client.create_topics([NewTopic(name, 1, 1)])[name]
+        )
+        too_many = f"{name}-rf"
+        self.fails_with(
+            KafkaError.INVALID_REPLICATION_FACTOR, lambda: client.create_topics([NewTopic(too_many, 1, 4)])[too_many]
+        )
+        carry_out(lambda: client.create_partitions([NewPartitions(name, 5)])[name], KafkaError.INVALID_PARTITIONS)
         self.wait_until(
             lambda: len(client.list_topics(name, PATIENCE).topics[name].partitions) == 5,
             "the new partitions are not seen",
         )
         delete_topic(name)
         self.wait_until(lambda: name not in client.list_topics(timeout=PATIENCE).topics, "the topic is still there")
-        self.fails_with(KafkaError.UNKNOWN_TOPIC_OR_PART, client.delete_topics([name])[name])
+        self.fails_with(KafkaError.UNKNOWN_TOPIC_OR_PART, lambda: client.delete_topics([name])[name])
 
     def test_the_cluster(self):
         client = admin()
@@ -70,21 +73,25 @@ class AdminTest(ClusterTest):
 
         self.assertEqual(describe()["retention.ms"].value, "5000")
         self.assertEqual(describe()["retention.ms"].source, ConfigSource.DYNAMIC_TOPIC_CONFIG.value)
-        alter("retention.ms", "6000", AlterConfigOpType.SET).result(PATIENCE)
+        ask(lambda: alter("retention.ms", "6000", AlterConfigOpType.SET))
         self.wait_until(lambda: describe()["retention.ms"].value == "6000", "the change is not seen")
-        alter("retention.ms", None, AlterConfigOpType.DELETE).result(PATIENCE)
+        ask(lambda: alter("retention.ms", None, AlterConfigOpType.DELETE))
         self.wait_until(lambda: describe()["retention.ms"].value == "604800000", "not the default again")
-        self.fails_with(KafkaError.INVALID_CONFIG, alter("retention.ms", "soon", AlterConfigOpType.SET))
+        self.fails_with(KafkaError.INVALID_CONFIG, lambda: alter("retention.ms", "soon", AlterConfigOpType.SET))
 
     def test_replacing_a_topics_configs(self):
         """AlterConfigs: what is not named loses its value."""
         client = admin()
         name = create_topic(config={"retention.ms": "5000", "segment.ms": "60000"})
         resource = ConfigResource(ConfigResource.Type.TOPIC, name, set_config={"retention.ms": "6000"})
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)
-            [future] = client.alter_configs([resource]).values()
-        future.result(PATIENCE)
+
+        def replace():
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", DeprecationWarning)
+                [future] = client.alter_configs([resource]).values()
+            return future
+
+        ask(replace)
 
         def replaced():
             [future] = client.describe_configs([ConfigResource(ConfigResource.Type.TOPIC, name)]).values()
@@ -107,8 +114,7 @@ class AdminTest(ClusterTest):
         self.assertEqual(found.result(PATIENCE).offset, 0)
         [deleted] = client.delete_records([TopicPartition(name, 0, OFFSET_END)]).values()
         self.assertEqual(deleted.result(PATIENCE).low_watermark, 0)
-        [election] = [client.elect_leaders(_preferred(), [partition]).result(PATIENCE)]
-        [error] = election.values()
+        [error] = ask(lambda: client.elect_leaders(_preferred(), [partition])).values()
         self.assertEqual(error.code(), KafkaError.ELECTION_NOT_NEEDED)
 
 

@@ -7,10 +7,10 @@ import signal
 import subprocess
 
 from confluent_kafka import Producer
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import AdminClient
 
 import java_tools
-from cluster import CODECS, PATIENCE, WaitingTest
+from cluster import CODECS, PATIENCE, WaitingTest, create_topic
 from own_cluster import OwnCluster
 from real_kafka import RealKafka
 
@@ -23,7 +23,7 @@ RECORDS = 500
 def write(bootstrap, replicas, config):
     """A topic with batches of each codec, from idempotent producers; kinds of records alternate."""
     admin = AdminClient({"bootstrap.servers": bootstrap})
-    admin.create_topics([NewTopic(TOPIC, 1, replicas, config=config)])[TOPIC].result(PATIENCE)
+    create_topic(TOPIC, replicas=replicas, config=config, client=admin)
     errors = []
     noise = random.Random(1)
     for codec in CODECS:
@@ -39,7 +39,7 @@ def write(bootstrap, replicas, config):
                 on_delivery=lambda error, _: error and errors.append(error),
             )
             if i % 20 == 19:
-                producer.flush(PATIENCE)
+                assert producer.flush(PATIENCE) == 0, "not everything was acknowledged in time"
     assert errors == [], errors
 
 

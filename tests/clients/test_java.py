@@ -3,11 +3,7 @@ test here goes through several things that belong together."""
 
 import json
 import re
-import subprocess
 import tempfile
-import threading
-import time
-from pathlib import Path
 
 import java_tools
 from cluster import BOOTSTRAP, PATIENCE, CODECS, LARGEST_VALUE, ClusterTest, create_topic, recreate_topic, unused_name
@@ -24,6 +20,19 @@ LINES = [
 
 def tool(name, *arguments, text=None):
     return java_tools.output(name, "--bootstrap-server", BOOTSTRAP, *arguments, text=text)
+
+
+def change(name, *arguments, done=None):
+    """Runs a tool that must change something. One whose time was up, as in an election of controllers, is run again:
+    what became of it nobody knows, and what it says when it is carried out already has `done`."""
+    tries = 5
+    for _ in range(tries):
+        ran = java_tools.run(name, "--bootstrap-server", BOOTSTRAP, *arguments)
+        said = ran.stdout + ran.stderr
+        if ran.returncode == 0 or (done and done in said):
+            return
+        assert "TimeoutException" in said, f"{name} {arguments} failed: {said}"
+    raise AssertionError(f"{name} {arguments} timed out {tries} times")
 
 
 def fails(name, *arguments):
@@ -71,19 +80,19 @@ class JavaToolsTest(ClusterTest):
     def test_topics(self):
         name = unused_name()
         options = ["--partitions", "2", "--replication-factor", "3", "--config", "retention.ms=5000"]
-        tool("kafka-topics", "--create", "--topic", name, *options)
+        change("kafka-topics", "--create", "--topic", name, *options, done="already exists")
         self.assertIn(name, tool("kafka-topics", "--list").split())
         self.assertIn("already exists", fails("kafka-topics", "--create", "--topic", name))
         too_many = fails("kafka-topics", "--create", "--topic", f"{name}-rf", "--replication-factor", "4")
         self.assertIn("InvalidReplicationFactorException", too_many)
-        tool("kafka-topics", "--alter", "--topic", name, "--partitions", "3")
+        change("kafka-topics", "--alter", "--topic", name, "--partitions", "3", done="InvalidPartitionsException")
         described = tool("kafka-topics", "--describe", "--topic", name)
         self.assertIn("PartitionCount: 3\tReplicationFactor: 3\tConfigs: retention.ms=5000", described)
         leaders = re.findall(r"Leader: (\d)\tReplicas: (\d),\d,\d\tIsr: \d,\d,\d", described)
         self.assertEqual(len(leaders), 3, described)
         self.assertEqual({leader for leader, _ in leaders}, {"1", "2", "3"}, "leaders are spread")
         self.assertTrue(all(leader == preferred for leader, preferred in leaders), described)
-        tool("kafka-topics", "--delete", "--topic", name)
+        change("kafka-topics", "--delete", "--topic", name, done="does not exist")
         self.assertIn("does not exist", fails("kafka-topics", "--describe", "--topic", name))
 
     def test_each_codec_and_every_kind_of_record(self):
@@ -96,7 +105,8 @@ class JavaToolsTest(ClusterTest):
         self.assertEqual(consume_lines(topic, str(count - 7), 7), expected[-7:])
 
     def test_offsets_and_deletion_of_records(self):
-        topic = create_topic(partitions=2)
+        # Its records are old: retention would have them.
+        topic = create_topic(partitions=2, config={"retention.ms": "-1"})
         start = 1_700_000_000_000
         tool(
             "kafka-verifiable-producer", "--topic", topic, "--max-messages", "10",
@@ -118,9 +128,11 @@ class JavaToolsTest(ClusterTest):
         self.assertEqual(self.offsets(topic, "earliest")[full], 4)
 
     def test_configs(self):
-        def configs(kind, name, *arguments):
-            entity = ["--entity-default"] if name is None else ["--entity-name", name]
-            return tool("kafka-configs", "--entity-type", kind, *entity, *arguments)
+        def entity(kind, name):
+            return ["--entity-type", kind, *(["--entity-default"] if name is None else ["--entity-name", name])]
+
+        def describe(kind, name, *arguments):
+            return tool("kafka-configs", *entity(kind, name), "--describe", *arguments)
 
         topic = create_topic()
         for kind, name, key, value, source in [
@@ -129,11 +141,13 @@ class JavaToolsTest(ClusterTest):
             ("brokers", None, "log.retention.ms", "604800001", "DYNAMIC_DEFAULT_BROKER_CONFIG"),
         ]:
             with self.subTest(kind=kind, name=name):
-                configs(kind, name, "--alter", "--add-config", f"{key}={value}")
-                self.assertIn(f"{key}={value} sensitive=false synonyms={{{source}:", configs(kind, name, "--describe"))
-                configs(kind, name, "--alter", "--delete-config", key)
-                self.assertNotIn(key, configs(kind, name, "--describe"))
-        self.assertIn("flush.messages=1 ", configs("topics", topic, "--describe", "--all"))
+                change("kafka-configs", *entity(kind, name), "--alter", "--add-config", f"{key}={value}")
+                expected = f"{key}={value} sensitive=false synonyms={{{source}:"
+                # Any broker may be asked, and each takes the change over in its own time.
+                self.wait_until(lambda: expected in describe(kind, name), "the change is not seen")
+                change("kafka-configs", *entity(kind, name), "--alter", "--delete-config", key)
+                self.wait_until(lambda: key not in describe(kind, name), "the deletion is not seen")
+        self.assertIn("flush.messages=1 ", describe("topics", topic, "--all"))
         wrong = ["--entity-type", "topics", "--entity-name", topic, "--alter", "--add-config", "retention.ms=soon"]
         self.assertIn("InvalidConfigurationException", fails("kafka-configs", *wrong))
 
@@ -167,18 +181,20 @@ class JavaToolsTest(ClusterTest):
 
     def test_a_transactional_producer_fails_at_once(self):
         topic = create_topic()
-        began = time.monotonic()
         said = fails(
             "kafka-producer-perf-test", "--topic", topic, "--num-records", "1", "--record-size", "10",
             "--throughput", "-1", "--transactional-id", "t",
         )  # fmt: skip
+        # Not TimeoutException, which is what it says when it hung.
         self.assertIn("TransactionalIdAuthorizationException", said)
-        self.assertLess(time.monotonic() - began, PATIENCE / 2, "it hung")
 
     def test_a_topic_deleted_and_created_again_under_its_users(self):
         topic = create_topic()
-        writer = Tool("kafka-verifiable-producer", "--topic", topic, "--throughput", "100", retries=True)
-        reader = Tool("kafka-console-consumer", "--topic", topic, "--partition", "0", "--offset", "earliest")
+        place = ["--bootstrap-server", BOOTSTRAP, "--topic", topic]
+        # The tool forbids retries unless told otherwise.
+        retries = {"retries": 2147483647}
+        writer = java_tools.Running("kafka-verifiable-producer", *place, "--throughput", "100", config=retries)
+        reader = java_tools.Running("kafka-console-consumer", *place, "--partition", "0", "--offset", "earliest")
         self.addCleanup(reader.end)
         self.addCleanup(writer.end)
 
@@ -197,9 +213,13 @@ class JavaToolsTest(ClusterTest):
             return pairs[first:]
 
         acknowledged = self.wait_until(lambda: len(new_ones()) > 50 and new_ones(), "nothing reaches the new topic")
-        self.wait_until(
-            lambda: str(acknowledged[-1][0]) in list(reader.lines), f"the reader sees nothing new: {reader.lines[-3:]}"
-        )
+
+        def new_ones_read():
+            # Where the new topic has grown past the reader's old offset before it comes back, it goes on from there.
+            read = set(reader.lines)
+            return any(str(value) in read for value, _ in new_ones())
+
+        self.wait_until(new_ones_read, "the reader sees nothing new")
         writer.end()
         count = acknowledged[-1][1] + 1
         values = [int(line.rsplit("\t", 1)[1]) for line in consume_lines(topic, "earliest", count)]
@@ -208,34 +228,3 @@ class JavaToolsTest(ClusterTest):
         self.assertEqual(set(values) & set(old), set(), "something of the old topic is there")
         for value, offset in acknowledged:
             self.assertEqual(values[offset], value)
-
-
-class Tool:
-    """A tool that runs until it is ended; `lines` is what it has printed."""
-
-    def __init__(self, name, *arguments, retries=False):
-        self.lines = []
-        self._folder = tempfile.TemporaryDirectory()
-        if retries:
-            # kafka-verifiable-producer forbids them unless told otherwise.
-            config = Path(self._folder.name) / "client.properties"
-            config.write_text("retries=2147483647\n")
-            arguments += ("--command-config", str(config))
-        command = java_tools.command(name, "--bootstrap-server", BOOTSTRAP, *arguments)
-        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-        self._thread = threading.Thread(target=self._read)
-        self._thread.start()
-
-    def _read(self):
-        for line in self._process.stdout:
-            self.lines.append(line.rstrip("\n"))
-
-    def end(self):
-        self._process.terminate()
-        try:
-            self._process.wait(PATIENCE)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-        self._thread.join()
-        self._process.stdout.close()
-        self._folder.cleanup()

@@ -3,7 +3,7 @@
 import time
 
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
-from kafka.errors import KafkaError, MessageSizeTooLargeError
+from kafka.errors import MessageSizeTooLargeError, TransactionalIdAuthorizationFailedError
 
 from cluster import BOOTSTRAP, CODECS, LARGEST_VALUE, PATIENCE, ClusterTest, create_topic, recreate_topic
 
@@ -81,7 +81,8 @@ class KafkaPythonTest(ClusterTest):
         self.assertEqual(self.read(topic, 1)[0].value, largest)
 
     def test_offsets_by_time(self):
-        topic = create_topic()
+        # Its records are old: retention would have them.
+        topic = create_topic(config={"retention.ms": "-1"})
         start = 1_700_000_000_000
         writer = producer()
         for i in range(5):
@@ -123,9 +124,8 @@ class KafkaPythonTest(ClusterTest):
         self.assertEqual(self.read(topic, 1)[0].value, b"new", "nothing of the old topic is there")
 
     def test_a_transactional_producer_fails_at_once(self):
-        began = time.monotonic()
         writer = producer(transactional_id="t")
-        with self.assertRaises(KafkaError):
+        # Not KafkaTimeoutError, which is what it says when it hung.
+        with self.assertRaises(TransactionalIdAuthorizationFailedError):
             writer.init_transactions()
-        self.assertLess(time.monotonic() - began, PATIENCE / 2, "it hung")
         writer.close(timeout=1)

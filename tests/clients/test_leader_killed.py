@@ -1,16 +1,13 @@
 """A leader killed under load, over and over: idempotent producers of librdkafka and of the Java client."""
 
 import json
-import subprocess
-import tempfile
 import threading
-from pathlib import Path
 
-from confluent_kafka import OFFSET_BEGINNING, Consumer, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient
 
 import java_tools
-from cluster import PATIENCE, WaitingTest
+from cluster import PATIENCE, WaitingTest, create_topic
 from own_cluster import OwnCluster
 
 KILLS = 6
@@ -70,52 +67,30 @@ class JavaLoad:
 
     name = "load-java"
 
-    def __init__(self, bootstrap, folder):
+    def __init__(self, bootstrap):
+        # The tool forbids retries unless told otherwise; these are the Java client's own defaults.
+        config = {"retries": 2147483647, "enable.idempotence": "true", "linger.ms": 2}
+        place = ["--bootstrap-server", bootstrap, "--topic", self.name, "--throughput", "400"]
         self.acknowledged = {}
         self.errors = []
-        config = Path(folder) / "producer.properties"
-        # The tool forbids retries unless told otherwise; these are the Java client's own defaults.
-        config.write_text("retries=2147483647\nenable.idempotence=true\nlinger.ms=2\n")
-        self._process = subprocess.Popen(
-            java_tools.command(
-                "kafka-verifiable-producer", "--bootstrap-server", bootstrap, "--topic", self.name,
-                "--throughput", "400", "--command-config", str(config),
-            ),
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        )  # fmt: skip
-        self._threads = [threading.Thread(target=self._read), threading.Thread(target=self._complain)]
-        for thread in self._threads:
-            thread.start()
+        self._tool = java_tools.Running("kafka-verifiable-producer", *place, config=config, each=self._take)
 
-    def _read(self):
-        for line in self._process.stdout:
-            event = json.loads(line)
-            if event["name"] == "producer_send_success":
-                self.acknowledged[int(event["value"])] = event["offset"]
-            elif event["name"] == "producer_send_error":
-                self.errors.append(line)
-            elif event["name"] == "tool_data":
-                self._summary = event
-
-    def _complain(self):
-        self.log = self._process.stderr.read()
+    def _take(self, line):
+        event = json.loads(line)
+        if event["name"] == "producer_send_success":
+            self.acknowledged[int(event["value"])] = event["offset"]
+        elif event["name"] == "producer_send_error":
+            self.errors.append(line)
+        elif event["name"] == "tool_data":
+            self._sent = event["sent"]
 
     def stop(self):
         """Returns how many records were sent, once every one of them was reported."""
-        self._process.terminate()
-        try:
-            self._process.wait(PATIENCE)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self.errors.append("it did not end")
-        for thread in self._threads:
-            thread.join()
-        self._process.stdout.close()
-        self._process.stderr.close()
-        return self._summary["sent"]
+        assert self._tool.end(), f"it did not end: {self._tool.log[-10:]}"
+        return self._sent
 
 
-class Reader:
+class LibrdkafkaReader:
     """A consumer that follows a partition while its leaders die, and keeps what it reads."""
 
     def __init__(self, bootstrap, topic):
@@ -143,6 +118,21 @@ class Reader:
         self._consumer.close()
 
 
+class JavaReader:
+    """The same with kafka-console-consumer."""
+
+    def __init__(self, bootstrap, topic):
+        place = ["--bootstrap-server", bootstrap, "--topic", topic, "--partition", "0", "--offset", "earliest"]
+        self.values = []
+        self._tool = java_tools.Running(
+            "kafka-console-consumer", *place, each=lambda line: self.values.append(int(line))
+        )
+        self.errors = self._tool.log
+
+    def stop(self):
+        self._tool.end()
+
+
 class LeaderKilledTest(WaitingTest):
     def setUp(self):
         self.cluster = OwnCluster()
@@ -151,7 +141,19 @@ class LeaderKilledTest(WaitingTest):
         self.admin = AdminClient({"bootstrap.servers": self.cluster.bootstrap, "log_level": QUIET})
 
     def partition(self, topic):
-        return self.admin.list_topics(topic, PATIENCE).topics[topic].partitions[0]
+        """What a broker says of the topic's partition; None where the broker that was asked is the one that died."""
+        try:
+            return self.admin.list_topics(topic, timeout=5.0).topics[topic].partitions.get(0)
+        except KafkaException:
+            return None
+
+    def leader(self, topic):
+        found = self.partition(topic)
+        return found.leader if found and found.leader != -1 else None
+
+    def is_whole(self, topic):
+        found = self.partition(topic)
+        return found and len(found.isrs) == 3
 
     def read_all(self, topic, end):
         reader = Consumer(
@@ -174,11 +176,14 @@ class LeaderKilledTest(WaitingTest):
 
     def test_a_leader_killed_over_and_over(self):
         loads = [LibrdkafkaLoad.name, JavaLoad.name]
-        for future in self.admin.create_topics([NewTopic(name, 1, 3) for name in loads]).values():
-            future.result(PATIENCE)
-        folder = self.enterContext(tempfile.TemporaryDirectory())
-        producers = [LibrdkafkaLoad(self.cluster.bootstrap), JavaLoad(self.cluster.bootstrap, folder)]
-        readers = {name: Reader(self.cluster.bootstrap, name) for name in loads}
+        for name in loads:
+            create_topic(name, client=self.admin)
+        producers = [LibrdkafkaLoad(self.cluster.bootstrap), JavaLoad(self.cluster.bootstrap)]
+        # Each client reads what the other one writes.
+        readers = {
+            JavaLoad.name: LibrdkafkaReader(self.cluster.bootstrap, JavaLoad.name),
+            LibrdkafkaLoad.name: JavaReader(self.cluster.bootstrap, LibrdkafkaLoad.name),
+        }
         for reader in readers.values():
             self.addCleanup(reader.stop)
         sent = {}
@@ -187,13 +192,13 @@ class LeaderKilledTest(WaitingTest):
                 self.wait_for_acknowledgements(producers)
                 # Their leaders in turn; where one broker leads both, it dies under both.
                 topic = producers[kill % 2].name
-                leader = self.partition(topic).leader
+                leader = self.wait_until(lambda: self.leader(topic), "nobody leads")
                 self.cluster.kill(leader)
-                self.wait_until(lambda: self.partition(topic).leader not in (leader, -1), "nobody leads")
+                self.wait_until(lambda: self.leader(topic) not in (leader, None), "nobody leads")
                 self.wait_for_acknowledgements(producers)
                 self.cluster.start()
                 for name in loads:
-                    self.wait_until(lambda: len(self.partition(name).isrs) == 3, f"{name}: a replica stays out")
+                    self.wait_until(lambda: self.is_whole(name), f"{name}: a replica stays out")
         finally:
             for producer in producers:
                 sent[producer.name] = producer.stop()
@@ -208,6 +213,8 @@ class LeaderKilledTest(WaitingTest):
                 reader = readers[producer.name]
                 self.wait_until(lambda: len(reader.values) >= len(values), f"the reader stopped: {reader.errors}")
                 self.assertEqual(reader.values, values, "read under way: lost, doubled or reordered")
+        # A reader asks a new leader where the epoch ends that it has read last, before it reads on.
+        self.assertGreater(self.cluster.requests()["OffsetForLeaderEpoch"], 0)
 
     def wait_for_acknowledgements(self, producers):
         goals = [(producer, len(producer.acknowledged) + ACKS_BETWEEN_KILLS) for producer in producers]

@@ -47,15 +47,17 @@ class LibrdkafkaTest(ClusterTest):
         self.assertEqual(delivery.errors, [])
         return delivery.messages
 
-    def read(self, reader, count):
+    def read(self, reader, count, passing=()):
+        """As many messages; errors in `passing` may come between."""
         messages = []
         deadline = time.monotonic() + PATIENCE
         while len(messages) < count:
             self.assertLess(time.monotonic(), deadline, f"{len(messages)} of {count} records came")
             message = reader.poll(1.0)
-            if message is not None:
-                self.assertIsNone(message.error())
-                messages.append(message)
+            if message is None or (message.error() and message.error().code() in passing):
+                continue
+            self.assertIsNone(message.error())
+            messages.append(message)
         return messages
 
     def test_each_codec(self):
@@ -106,7 +108,8 @@ class LibrdkafkaTest(ClusterTest):
         reader.close()
 
     def test_timestamps_and_seek_by_time(self):
-        topic = create_topic()
+        # Its records are old: retention would have them.
+        topic = create_topic(config={"retention.ms": "-1"})
         start = 1_700_000_000_000
         writer = producer()
         for i in range(10):
@@ -151,18 +154,24 @@ class LibrdkafkaTest(ClusterTest):
         reader = consumer(topic, **{"auto.offset.reset": "earliest", "topic.metadata.refresh.interval.ms": 1000})
         self.read(reader, 3)
         recreate_topic(topic)
+        missing = (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION)
         # The same producer goes on; its metadata is of the old topic until it is told.
         delivery = Delivery()
 
         def delivered():
-            writer.produce(topic, b"new", partition=0, on_delivery=delivery)
+            try:
+                writer.produce(topic, b"new", partition=0, on_delivery=delivery)
+            except KafkaException as refused:
+                # Its metadata may still be of the moment between.
+                self.assertIn(refused.args[0].code(), missing)
             writer.flush(PATIENCE)
             return delivery.messages
 
-        [message] = self.wait_until(delivered, "nothing reaches the new topic")
-        self.assertEqual(message.offset(), 0, "the new topic begins at 0")
+        messages = self.wait_until(delivered, "nothing reaches the new topic")
+        self.assertEqual(messages[0].offset(), 0, "the new topic begins at 0")
         # The reader stood at offset 3 of the old topic, which the new one does not have.
-        self.assertEqual(self.read(reader, 1)[0].value(), b"new", "the same reader goes on")
+        [message] = self.read(reader, 1, passing=missing)
+        self.assertEqual(message.value(), b"new", "the same reader goes on")
         reader.close()
         reader = consumer(topic)
         self.assertEqual(self.read(reader, 1)[0].value(), b"new", "nothing of the old topic is there")
@@ -177,8 +186,9 @@ class LibrdkafkaTest(ClusterTest):
 
     def test_a_transactional_producer_fails_at_once(self):
         writer = producer(**{"transactional.id": "t"})
-        began = time.monotonic()
         with self.assertRaises(KafkaException) as raised:
             writer.init_transactions(PATIENCE)
-        self.assertLess(time.monotonic() - began, PATIENCE / 2, "it hung")
-        self.assertFalse(raised.exception.args[0].retriable())
+        # Not _TIMED_OUT, which is what it says when it hung.
+        error = raised.exception.args[0]
+        self.assertEqual(error.code(), KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED)
+        self.assertFalse(error.retriable())

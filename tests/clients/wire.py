@@ -7,7 +7,8 @@ import time
 from kafka.record.default_records import DefaultRecordBatchBuilder
 from kafka.record.util import calc_crc32c
 
-_PATIENCE = 8.0
+# Generous: the machine may have more to do than this.
+_PATIENCE = 120.0
 _CRC_AT, _ATTRIBUTES_AT = 17, 21
 
 
@@ -26,10 +27,10 @@ class Wire:
         host, port = bootstrap.split(",")[0].rsplit(":", 1)
         self._address = (host, int(port))
 
-    def ask(self, request):
+    def ask(self, request, patience=_PATIENCE):
         """Sends one request of kafka.protocol and returns the decoded answer."""
         request.with_header(correlation_id=7, client_id="wire")
-        with socket.create_connection(self._address, timeout=_PATIENCE) as connection:
+        with socket.create_connection(self._address, timeout=patience) as connection:
             connection.sendall(request.encode(header=True, framed=True))
             body = self._receive(connection, struct.unpack(">i", self._receive(connection, 4))[0])
         # An answer in another version than the request's: only ApiVersions does that.
