@@ -111,10 +111,15 @@ impl Core {
     }
 
     /// Takes over where the log is now. Only for the strand, between two changes of the log.
-    fn refresh(&mut self, log: &Log) {
+    ///
+    /// What it takes over from a flush that has ended is told here: the flush itself finds nothing new
+    /// then, and a follower's leader would wait for an acknowledgement that never comes.
+    fn refresh(&mut self, log: &Log, after: &mut After) {
+        let before = (self.end, self.durable);
         self.end = log.log_end_offset();
         self.durable = log.durable_offset().min(self.end);
         self.last_epoch = last_epoch(log, self.end);
+        after.moved |= before != (self.end, self.durable);
     }
 
     /// Runs one event on the state and gathers what follows from it.

@@ -2,11 +2,21 @@
 
 mod support;
 
-use protocol::{LeaderEpoch, Offset};
-use replication::{Acks, FetchRead, ReadRefused, RoleError};
-use support::{Broker, Cluster, ONE, TWO, append, fetch_once, join_isr, produce, read_from, replicate, soon};
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+    mpsc,
+};
 
-async fn pair(isr: &[protocol::BrokerId]) -> (Broker, Broker, protocol::TopicPartition) {
+use parking_lot::Mutex;
+use protocol::{LeaderEpoch, Offset, TopicPartition};
+use replication::{Acks, FetchRead, ProgressListener, ReadRefused, RoleError};
+use storage::{FlushFailed, FlushListener, ManagerConfig};
+use support::{
+    Broker, Cluster, ONE, TWO, append, eventually, fetch_once, join_isr, produce, read_from, replicate, soon,
+};
+
+async fn pair(isr: &[protocol::BrokerId]) -> (Broker, Broker, TopicPartition) {
     let cluster = Cluster::with_brokers(&[ONE, TWO]);
     let tp = cluster.create_topic("events", &[ONE, TWO]);
     cluster.change(tp, |record| record.isr = isr.to_vec());
@@ -48,6 +58,67 @@ async fn acks_all_waits_for_the_follower() {
         follower.read(beyond).await.unwrap_err(),
         ReadRefused::NotAvailable
     );
+    one.stop().await;
+    two.stop().await;
+}
+
+/// Holds every flush thread that tells it, until the channel closes.
+struct Held {
+    threads: AtomicUsize,
+    closed: Mutex<mpsc::Receiver<()>>,
+}
+
+impl FlushListener for Held {
+    fn flushed(&self, _: Result<Offset, FlushFailed>) {
+        self.threads.fetch_add(1, Ordering::Relaxed);
+        let _ = self.closed.lock().recv();
+    }
+}
+
+/// Counts what it is told.
+struct Told(AtomicUsize);
+
+impl ProgressListener for Told {
+    fn progressed(&self, _: TopicPartition) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Between a flush and its telling, the metadata has news of the partition. What the follower synced is told
+/// all the same: its leader, whose producers wait for just that, has nothing more to send.
+#[tokio::test]
+async fn news_from_the_metadata_does_not_swallow_a_flush() {
+    let (one, two, tp) = pair(&[ONE, TWO]).await;
+    let flush_threads = ManagerConfig::new(Vec::new(), TWO).flush_threads;
+    let (release, closed) = mpsc::channel();
+    let held = Arc::new(Held {
+        threads: AtomicUsize::new(0),
+        closed: Mutex::new(closed),
+    });
+    for n in 0..flush_threads {
+        let other = one.cluster.create_topic(&format!("other-{n}"), &[TWO]);
+        two.catch_up().await;
+        let log = Arc::clone(two.partition(other).log());
+        two.logs.flusher().request(log, held.clone());
+    }
+    eventually("every flush thread held", || {
+        held.threads.load(Ordering::Relaxed) == flush_threads
+    })
+    .await;
+
+    append(&one.partition(tp), &["a"], Acks::Leader).await.unwrap();
+    fetch_once(&one, &two, tp).await;
+    let follower = two.partition(tp);
+    assert_eq!(follower.offsets().durable, Offset(0));
+    let told = Arc::new(Told(AtomicUsize::new(0)));
+    let _subscription = follower.subscribe_append(told.clone());
+    assert_eq!(follower.log().flush().unwrap(), Offset(1));
+    one.cluster.change(tp, |_| ());
+    two.catch_up().await;
+    assert_eq!(follower.offsets().durable, Offset(1));
+    assert!(told.0.load(Ordering::Relaxed) > 0);
+
+    drop(release);
     one.stop().await;
     two.stop().await;
 }

@@ -171,7 +171,7 @@ impl Partition {
         };
         {
             let mut core = self.core.lock();
-            core.refresh(&self.log);
+            core.refresh(&self.log, &mut after);
             after.due.push(Due::new(stub.appended, Ok(result)));
             // This broker may have given up its leaderships while the disk was busy.
             match core.state.check_append(Some(epoch)) {

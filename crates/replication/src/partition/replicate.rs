@@ -98,7 +98,7 @@ impl Partition {
         {
             let mut core = self.core.lock();
             // Also after an error: some of the batches may be in the log.
-            core.refresh(&self.log);
+            core.refresh(&self.log, &mut after);
             if core.state.check_follows(epoch).is_ok() {
                 core.event(self, &mut after, |state, facts| {
                     state.on_leader_high_watermark(high_watermark, facts)
@@ -253,7 +253,7 @@ impl Partition {
         };
         let position = {
             let mut core = self.core.lock();
-            core.refresh(&self.log);
+            core.refresh(&self.log, &mut after);
             let view = core.view(&self.log);
             core.state.on_truncated(view);
             core.event(self, &mut after, PartitionState::on_log_progress);

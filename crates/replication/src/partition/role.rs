@@ -40,7 +40,7 @@ impl Partition {
         let mut after = After::default();
         let (transition, regrouped) = {
             let mut core = self.core.lock();
-            core.refresh(&self.log);
+            core.refresh(&self.log, &mut after);
             let was_in_sync = core.state.is_in_sync_follower();
             let mut transition = Transition::Stale;
             core.event(self, &mut after, |state, facts| {
