@@ -29,6 +29,7 @@ if [ -z "${OTTLA_BIN:-}" ]; then
   OTTLA_BIN="$target/debug/ottla"
 fi
 export OTTLA_BIN
+export PYTHONDONTWRITEBYTECODE=1
 
 if [ -z "${OTTLA_BOOTSTRAP:-}" ] && [ "${1:-}" != --script ]; then
   work=$(mktemp -d)
@@ -42,13 +43,11 @@ if [ -z "${OTTLA_BOOTSTRAP:-}" ] && [ "${1:-}" != --script ]; then
     exit $status
   }
   trap finish EXIT
-  # Sixteen ports outside the range that the kernel hands out.
-  base_port=$((10000 + RANDOM % 600 * 16))
+  base_port=$(PYTHONPATH=tests/clients "$clients/bin/python" -c 'import own_cluster; print(own_cluster.free_base_port())')
   OTTLA_BOOTSTRAP=$(scripts/start-cluster.sh --data "$work/data" --base-port $base_port |
     sed -n 's/^bootstrap: //p')
 fi
 export OTTLA_BOOTSTRAP="${OTTLA_BOOTSTRAP:-}"
-export PYTHONDONTWRITEBYTECODE=1
 if [ "${1:-}" = --script ]; then
   script=${2:?--script needs a file}
   shift 2
