@@ -17,6 +17,7 @@ use tempfile::TempDir;
 
 use crate::{
     ground::{TIMEOUT_MS, Topic, only_partition, produce, produce_request},
+    internal::replicate_in,
     reads::{fetch_from, fetch_request, list_offsets, offset_for_epoch},
     scene::Scene,
     support::{
@@ -190,6 +191,9 @@ fn too_few_in_sync_replicas_and_epochs_that_are_over() {
         "Fetch, ListOffsets, OffsetForLeaderEpoch with a stale epoch",
         fenced.name(),
     );
+    let code = replicate_in(&two.scene, &follows, 0);
+    assert_eq!(code, i32::from(fenced.code()));
+    two.scene.after("replication in a stale epoch", fenced.name());
 
     // What was refused is taken again once broker 2 is back.
     two.restart_second();

@@ -10,10 +10,12 @@ mod batches;
 mod bombs;
 mod brokers;
 mod connections;
+mod floods;
 mod framing;
 #[path = "../protocol_matrix/ground.rs"]
 mod ground;
 mod healthy;
+mod internal;
 mod reads;
 mod scene;
 mod strangers;

@@ -103,7 +103,7 @@ fn http_is_served_on_the_same_port() {
     }
     let mut http2 = scene.client();
     http2.send_bytes(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0");
-    let settings = http2.receive_exact(9);
+    let settings = http2.receive_exact(9).expect("an answer");
     assert_eq!(settings[3], 4, "the server's SETTINGS come first: {settings:?}");
     scene.after("HTTP/2's preface", "SETTINGS");
 

@@ -88,11 +88,17 @@ impl Client {
         Ok(body.into())
     }
 
-    /// The next bytes, whatever they are.
-    pub(crate) fn receive_exact(&mut self, count: usize) -> Bytes {
+    /// The next bytes, whatever they are; `None` once the server has closed the connection.
+    pub(crate) fn receive_exact(&mut self, count: usize) -> Option<Bytes> {
         let mut bytes = vec![0; count];
-        self.stream.read_exact(&mut bytes).expect("so many bytes");
-        bytes.into()
+        match self.stream.read_exact(&mut bytes) {
+            Ok(()) => Some(bytes.into()),
+            Err(error) => {
+                let silent = matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut);
+                assert!(!silent, "the server neither sent nor closed: {error}");
+                None
+            }
+        }
     }
 
     /// Whether the server has not closed the connection yet. What it has sent is skipped.
