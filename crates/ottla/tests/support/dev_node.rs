@@ -3,13 +3,10 @@
 use std::{
     fs::{self, File},
     io::{Read, Write},
-    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     path::Path,
     process::{Child, Command, Stdio},
-    sync::{
-        Arc, Mutex, PoisonError, Weak,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::{Arc, Mutex, PoisonError, Weak},
     thread,
     time::{Duration, Instant},
 };
@@ -225,18 +222,25 @@ pub(super) fn http_get(address: SocketAddr, path: &str) -> Option<String> {
 }
 
 /// A client port that was free a moment ago, with the internal ports that belong to it, and that no other
-/// test of this process is given. All lie below those that the kernel hands out by itself.
+/// test is given, of this process or of another one. All lie below those that the kernel hands out by
+/// itself.
 pub(crate) fn free_port() -> u16 {
-    static GIVEN: AtomicUsize = AtomicUsize::new(0);
+    /// The UDP port of the same number, held to the end of the process, is the claim.
+    static CLAIMS: Mutex<Vec<UdpSocket>> = Mutex::new(Vec::new());
     let is_free = |port: u16| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok();
     // Runs at the same time begin at different places, and go on from there.
     let start = std::process::id() as usize;
-    (0..BLOCKS * PER_BLOCK)
-        .map(|_| {
-            let given = GIVEN.fetch_add(1, Ordering::Relaxed);
-            let block = (start + given / PER_BLOCK) % BLOCKS;
-            (FIRST_PORT + block * BLOCK + given % PER_BLOCK * APART) as u16
-        })
-        .find(|port| PORT_DISTANCES.iter().all(|distance| is_free(port + distance)))
-        .expect("some ports are free")
+    let mut claims = CLAIMS.lock().unwrap_or_else(PoisonError::into_inner);
+    for step in claims.len()..BLOCKS * PER_BLOCK {
+        let block = (start + step / PER_BLOCK) % BLOCKS;
+        let port = (FIRST_PORT + block * BLOCK + step % PER_BLOCK * APART) as u16;
+        let Ok(claim) = UdpSocket::bind((Ipv4Addr::LOCALHOST, port)) else {
+            continue;
+        };
+        if PORT_DISTANCES.iter().all(|distance| is_free(port + distance)) {
+            claims.push(claim);
+            return port;
+        }
+    }
+    panic!("no port is free");
 }
