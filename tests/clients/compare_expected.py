@@ -14,11 +14,12 @@ _LOG_START = "a refused batch is not told the log's start"
 _BATCH_CODE = "bytes that are no batch: CORRUPT_MESSAGE and INVALID_RECORD are drawn apart elsewhere"
 _DEFAULTS = "defaults that differ on purpose"
 _OTHER_NODE = "nodes, folders, roles and listeners of two different clusters"
+_IN_FILE = "set in the file of one of them"
 _FIXED = "this key is not dynamic here, or is where Kafka's is not"
 
 EXPECTED = {
     r"api versions: \.\d+ \(only Kafka\)": _LATER,
-    r"api versions: \.(1|2)": _LATER,
+    r"api versions: \.(1|2|8|9)": _LATER,
     r"metadata v[01] of an unknown topic: .*": "created at once, and answered once it can be used",
     r"metadata of neither: .*": _NO_CODE,
     r"create.*: twice in one request: \.topics": _TWICE,
@@ -37,7 +38,9 @@ EXPECTED = {
     r"describe a broker: .*\.min\.insync\.replicas\..*": _DEFAULTS,
     r"describe a broker: .*\.(listeners|advertised\.listeners|process\.roles|controller\.\S+|log\.dirs?)\..*": _OTHER_NODE,
     r"describe a broker: .*\.(inter\.broker\.listener\.name|listener\.security\.protocol\.map)\..*": _OTHER_NODE,
-    r"describe a broker: .*\.(auto\.create\.topics\.enable|num\.partitions)\..*": "set in the file of one of them",
+    r"describe a broker: .*\.(auto\.create\.topics\.enable|num\.partitions)\..*": _IN_FILE,
+    r"describe a broker: .*\.offsets\.topic\.replication\.factor\.(value|config_source|synonyms)": _IN_FILE,
+    r"describe a broker: .*\.offsets\.topic\.replication\.factor\.config_type": "as wide as every other number",
     r"describe a broker: .*\.read_only": _FIXED,
     r"describe the default of brokers: .*\.min\.insync\.replicas \(only Kafka\)": _DEFAULTS,
     r"alter(, validated only)?: delete an unknown key: .*": _STRICT,
