@@ -12,9 +12,9 @@ from confluent_kafka import (
     Producer,
     TopicPartition,
 )
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic
 
-from cluster import BOOTSTRAP, PATIENCE, ClusterTest, WaitingTest, admin, create_topic, unused_name
+from cluster import BOOTSTRAP, PATIENCE, ClusterTest, WaitingTest, admin, create_topic, delete_topic, unused_name
 from own_cluster import OwnCluster
 
 PARTITIONS = 4
@@ -162,6 +162,52 @@ class GroupsTest(ClusterTest):
         self.leave(second)
         self.settle((first, 4))
 
+    def test_each_assignor(self):
+        for assignor in ["range", "roundrobin", "cooperative-sticky"]:
+            with self.subTest(assignor):
+                self.group = unused_name()
+                members = [self.join(partition_assignment_strategy=assignor) for _ in range(3)]
+
+                def settled():
+                    for consumer in members:
+                        consumer.poll(0.05)
+                    return sorted(len(consumer.assignment()) for consumer in members) == [1, 1, 2]
+
+                self.wait_until(settled, "not shared")
+                owned = sorted(p.partition for consumer in members for p in consumer.assignment())
+                self.assertEqual(owned, list(range(PARTITIONS)))
+                for consumer in members:
+                    self.leave(consumer)
+
+    def test_partitions_are_added_while_it_consumes(self):
+        members = [self.join(topic_metadata_refresh_interval_ms=500) for _ in range(2)]
+        self.settle(*((consumer, 2) for consumer in members))
+        more = NewPartitions(self.topic, 2 * PARTITIONS)
+        admin().create_partitions([more], operation_timeout=PATIENCE)[self.topic].result(PATIENCE)
+        self.settle(*((consumer, 4) for consumer in members))
+
+    def test_a_topic_is_deleted_under_a_group(self):
+        fill(BOOTSTRAP, self.topic, 40)
+        consumer = self.join(allow_auto_create_topics=False, topic_metadata_refresh_interval_ms=500)
+        self.take(consumer, 40)
+        consumer.commit(asynchronous=False)
+        self.assertEqual(self.committed(), [10] * PARTITIONS)
+        delete_topic(self.topic)
+        self.wait_until(lambda: self.committed() == [-1001] * PARTITIONS, "its offsets are kept")
+        # The group goes on with a topic that is there.
+        other = create_topic(partitions=PARTITIONS)
+        fill(BOOTSTRAP, other, 4)
+        consumer.subscribe([other])
+        found = []
+
+        def read():
+            message = consumer.poll(0.2)
+            if message is not None and not message.error():
+                found.append(int(message.value()))
+            return len(found) == 4
+
+        self.wait_until(read, "the other topic is not read")
+
     def test_a_static_member_comes_back_without_a_rebalance(self):
         stays = self.join(group_instance_id="stays")
         moves = self.join(group_instance_id="moves")
@@ -296,11 +342,11 @@ class GroupsTest(ClusterTest):
 class Worker:
     """Reads and commits from a thread, and remembers which commits were acknowledged."""
 
-    def __init__(self, bootstrap, group, topic):
+    def __init__(self, bootstrap, group, topic, **config):
         self.seen = set()
         self.acknowledged = {}
         self._stopping = threading.Event()
-        self._consumer = member(group, topic, bootstrap)
+        self._consumer = member(group, topic, bootstrap, **config)
         self._thread = threading.Thread(target=self._run)
         self._thread.start()
 
@@ -324,30 +370,44 @@ class Worker:
         self._thread.join()
 
 
+def coordinator_of(cluster, group):
+    """The broker that answers for the group; none while leaderships move."""
+    # librdkafka's admin client does not look for a coordinator again that says to be none any more.
+    client = AdminClient({"bootstrap.servers": cluster.bootstrap, "log_level": QUIET})
+    try:
+        found = client.describe_consumer_groups([group], request_timeout=PATIENCE)[group].result(PATIENCE)
+    except KafkaException:
+        return None
+    return found.coordinator.id
+
+
 class CoordinatorKilledTest(WaitingTest):
     KILLS = 3
     BETWEEN = 400
 
-    def test_no_committed_offset_is_lost_or_moved_back(self):
-        cluster = OwnCluster()
-        try:
-            cluster.start()
-            self.kill_coordinators(cluster)
-        finally:
-            cluster.close()
+    def setUp(self):
+        self.cluster = OwnCluster()
+        self.addCleanup(self.cluster.close)
+        self.cluster.start()
 
-    def kill_coordinators(self, cluster):
-        group, topic = "survivors", "work"
+    def test_no_committed_offset_is_lost_or_moved_back(self):
+        self.kill_coordinators()
+
+    def test_nor_with_cooperative_members(self):
+        self.kill_coordinators(partition_assignment_strategy="cooperative-sticky")
+
+    def kill_coordinators(self, **config):
+        cluster, group, topic = self.cluster, "survivors", "work"
         client = AdminClient({"bootstrap.servers": cluster.bootstrap, "log_level": QUIET})
         client.create_topics([NewTopic(topic, PARTITIONS, 3)], operation_timeout=PATIENCE)[topic].result(PATIENCE)
-        workers = [Worker(cluster.bootstrap, group, topic) for _ in range(2)]
+        workers = [Worker(cluster.bootstrap, group, topic, **config) for _ in range(2)]
         probe = Consumer({"bootstrap.servers": cluster.bootstrap, "group.id": group, "log_level": QUIET})
         sent = 0
         try:
             for _ in range(self.KILLS):
                 fill(cluster.bootstrap, topic, self.BETWEEN, first=sent)
                 sent += self.BETWEEN
-                coordinator = self.wait_until(lambda: self.coordinator(cluster, group), "nobody coordinates")
+                coordinator = self.wait_until(lambda: coordinator_of(cluster, group), "nobody coordinates")
                 fill(cluster.bootstrap, topic, self.BETWEEN, first=sent)
                 sent += self.BETWEEN
                 acknowledged = self.acknowledged(workers)
@@ -378,17 +438,6 @@ class CoordinatorKilledTest(WaitingTest):
 
         found = self.wait_until(asked, "nobody knows what is committed")
         return {position.partition: position.offset for position in found}
-
-    @staticmethod
-    def coordinator(cluster, group):
-        """The broker that answers for the group; none while leaderships move."""
-        # librdkafka's admin client does not look for a coordinator again that says to be none any more.
-        client = AdminClient({"bootstrap.servers": cluster.bootstrap, "log_level": QUIET})
-        try:
-            found = client.describe_consumer_groups([group], request_timeout=PATIENCE)[group].result(PATIENCE)
-        except KafkaException:
-            return None
-        return found.coordinator.id
 
     @staticmethod
     def acknowledged(workers):

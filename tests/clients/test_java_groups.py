@@ -1,13 +1,16 @@
 """Consumer groups with Apache Kafka's own tools: the Java consumer as a member, and the administration of groups."""
 
+import json
 import subprocess
 import threading
 
 import java_tools
-from cluster import BOOTSTRAP, PATIENCE, ClusterTest, create_topic, unused_name
-from test_groups import PARTITIONS, fill, parts
+from confluent_kafka import Consumer, KafkaException
+from confluent_kafka.admin import AdminClient, NewTopic
 
-from confluent_kafka import Consumer
+from cluster import BOOTSTRAP, PATIENCE, ClusterTest, WaitingTest, create_topic, unused_name
+from own_cluster import OwnCluster
+from test_groups import PARTITIONS, coordinator_of, fill, parts
 
 RECORDS = 40
 
@@ -32,9 +35,9 @@ def refused(*arguments):
 class ConsoleConsumer:
     """kafka-console-consumer --group that runs until it is stopped, and what it prints."""
 
-    def __init__(self, group, topic, *arguments):
+    def __init__(self, group, topic, *arguments, bootstrap=BOOTSTRAP):
         command = java_tools.command(
-            "kafka-console-consumer", "--bootstrap-server", BOOTSTRAP, "--topic", topic, "--group", group,
+            "kafka-console-consumer", "--bootstrap-server", bootstrap, "--topic", topic, "--group", group,
             "--from-beginning", "--command-property", "auto.commit.interval.ms=100",
             "--command-property", "heartbeat.interval.ms=500", *arguments,
         )  # fmt: skip
@@ -164,6 +167,75 @@ class JavaGroupsTest(ClusterTest):
         groups("--delete", "--group", self.group)
         self.assertIn("GroupIdNotFoundException", refused("--describe", "--group", self.group))
 
+    def test_kafka_reads_the_offsets_topic(self):
+        """In the formats that its own tools know, group and offset."""
+        fill(BOOTSTRAP, self.topic, RECORDS)
+        consumer = self.join()
+        self.wait_for_lines(RECORDS, consumer)
+        each = RECORDS // PARTITIONS
+        self.wait_until(lambda: self.committed() == [each] * PARTITIONS, "not committed")
+        self.leave(consumer)
+
+        def printed(formatter):
+            text = java_tools.output(
+                "kafka-console-consumer", "--bootstrap-server", BOOTSTRAP, "--topic", "__consumer_offsets",
+                "--from-beginning", "--timeout-ms", "5000",
+                "--formatter", f"org.apache.kafka.tools.consumer.{formatter}",
+            )  # fmt: skip
+            # One object behind the other, without anything between them.
+            records = json.loads("[" + text.strip().replace("}{", "},{") + "]")
+            return [record for record in records if record["key"]["data"].get("group") == self.group]
+
+        offsets = {}
+        for record in printed("OffsetsMessageFormatter"):
+            key = record["key"]["data"]
+            self.assertEqual(key["topic"], self.topic)
+            offsets[key["partition"]] = record["value"]["data"]["offset"]
+        self.assertEqual(offsets, dict.fromkeys(range(PARTITIONS), each))
+        generations = [record["value"]["data"] for record in printed("GroupMetadataMessageFormatter")]
+        self.assertEqual({value["protocolType"] for value in generations}, {"consumer"})
+        self.assertEqual([len(value["members"]) for value in generations][-1], 0, "the last one left")
+        self.assertIn(1, [len(value["members"]) for value in generations])
+
     def test_a_group_that_is_not_there(self):
         self.assertIn("GroupIdNotFoundException", refused("--describe", "--group", self.group))
         self.assertIn("GroupIdNotFoundException", refused("--delete", "--group", self.group))
+
+
+class JavaCoordinatorKilledTest(WaitingTest):
+    KILLS = 2
+
+    def test_a_member_goes_on_at_another_coordinator(self):
+        cluster = OwnCluster()
+        self.addCleanup(cluster.close)
+        cluster.start()
+        group, topic = "survivor", "work"
+        client = AdminClient({"bootstrap.servers": cluster.bootstrap})
+        client.create_topics([NewTopic(topic, PARTITIONS, 3)], operation_timeout=PATIENCE)[topic].result(PATIENCE)
+        reader = Consumer({"bootstrap.servers": cluster.bootstrap, "group.id": group})
+        self.addCleanup(reader.close)
+
+        def committed():
+            try:
+                return [position.offset for position in reader.committed(parts(topic), timeout=2)]
+            except KafkaException:
+                return None
+
+        consumer = ConsoleConsumer(group, topic, bootstrap=cluster.bootstrap)
+        try:
+            sent = 0
+            for _ in range(self.KILLS):
+                fill(cluster.bootstrap, topic, RECORDS, first=sent)
+                sent += RECORDS
+                each = sent // PARTITIONS
+                self.wait_until(lambda: committed() == [each] * PARTITIONS, "not committed")
+                cluster.kill(self.wait_until(lambda: coordinator_of(cluster, group), "nobody coordinates"))
+                self.assertEqual(self.wait_until(committed, "nobody knows"), [each] * PARTITIONS)
+                fill(cluster.bootstrap, topic, RECORDS, first=sent)
+                sent += RECORDS
+                each = sent // PARTITIONS
+                self.wait_until(lambda: committed() == [each] * PARTITIONS, "the member does not go on")
+                cluster.start()
+            self.assertEqual({int(line) for line in consumer.lines}, set(range(sent)))
+        finally:
+            consumer.stop()
