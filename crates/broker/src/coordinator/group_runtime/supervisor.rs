@@ -21,8 +21,11 @@ use crate::controller_client::ControllerClient;
 use crate::coordinator::group::GroupConfig;
 use crate::session::ImageStore;
 
-/// How often it is looked whether a shard has ended by itself, or can begin now.
+/// How often it is looked whether a shard has ended by itself.
 const LOOK: Duration = Duration::from_millis(250);
+/// How often it is looked whether replicas lead by now that the metadata has made leaders: that takes
+/// them a moment, in which their groups have no coordinator.
+const LOOK_AT_NEW_LEADERS: Duration = Duration::from_millis(10);
 
 /// What the group coordinator stands on.
 #[derive(Debug)]
@@ -107,19 +110,24 @@ impl Supervisor {
                 self.forget_topics(&seen, &image);
                 seen = Arc::clone(&image);
             }
-            self.reconcile(&image);
+            let pause = if self.reconcile(&image) {
+                LOOK
+            } else {
+                LOOK_AT_NEW_LEADERS
+            };
             tokio::select! {
                 () = stop.cancelled() => break,
                 changed = images.changed() => if changed.is_err() { break },
-                () = tokio::time::sleep(LOOK) => {}
+                () = tokio::time::sleep(pause) => {}
             }
         }
         self.coordinator.shards.write().clear();
         self.running.clear();
     }
 
-    /// Brings the running shards in line with who leads.
-    fn reconcile(&mut self, image: &ClusterImage) {
+    /// Brings the running shards in line with who leads; false while a replica does not lead yet that
+    /// the metadata has made the leader.
+    fn reconcile(&mut self, image: &ClusterImage) -> bool {
         let me = self.coordinator.me;
         let wanted: HashMap<PartitionIndex, (TopicPartition, LeaderEpoch)> = placement::offsets_topic(image)
             .into_iter()
@@ -146,13 +154,17 @@ impl Supervisor {
             self.coordinator.shards.write().remove(&index);
             self.running.remove(&index);
         }
+        let mut all_lead = true;
         for (index, (tp, epoch)) in wanted {
-            if !self.running.contains_key(&index)
-                && let Some(partition) = self.led(tp, epoch)
-            {
-                self.begin(partition, epoch);
+            if self.running.contains_key(&index) {
+                continue;
+            }
+            match self.led(tp, epoch) {
+                Some(partition) => self.begin(partition, epoch),
+                None => all_lead = false,
             }
         }
+        all_lead
     }
 
     /// The replica, where it leads in this epoch already.
