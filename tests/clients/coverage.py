@@ -16,11 +16,24 @@ from pathlib import Path
 
 from own_cluster import ROOT, OwnCluster
 
+# In test_groups librdkafka has one guest.
+GUEST = "test_groups.GroupsTest.test_kafka_python"
+
+
+def tests_of_groups():
+    """The names of librdkafka's tests of groups."""
+    os.environ.setdefault("OTTLA_BOOTSTRAP", "")
+    from test_groups import GroupsTest
+
+    names = unittest.TestLoader().getTestCaseNames(GroupsTest)
+    return [name for name in (f"test_groups.GroupsTest.{name}" for name in names) if name != GUEST]
+
+
 SUITES = {
-    "librdkafka": ["test_librdkafka", "test_admin"],
-    "kafka-python": ["test_kafka_python"],
+    "librdkafka": ["test_librdkafka", "test_admin", *tests_of_groups()],
+    "kafka-python": ["test_kafka_python", GUEST],
     "kcat": ["test_kcat"],
-    "Java tools": ["test_java"],
+    "Java tools": ["test_java", "test_java_groups"],
 }
 # This one has a cluster of its own, and both clients use it.
 KILLED = "leader killed: librdkafka, Java"
@@ -34,7 +47,6 @@ def advertised():
 
 def under_failover():
     """The requests of the suite that kills leaders, as the brokers that live at its end count them."""
-    os.environ.setdefault("OTTLA_BOOTSTRAP", "")
     from test_leader_killed import LeaderKilledTest
 
     class Counted(LeaderKilledTest):
