@@ -5,12 +5,13 @@ import os
 import random
 import signal
 import subprocess
+import time
 
-from confluent_kafka import Producer
-from confluent_kafka.admin import AdminClient
+from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource
 
 import java_tools
-from cluster import CODECS, PATIENCE, WaitingTest, create_topic
+from cluster import CODECS, PATIENCE, WaitingTest, ask, create_topic
 from own_cluster import OwnCluster
 from real_kafka import RealKafka
 
@@ -18,6 +19,8 @@ TOPIC = "dumped"
 # The smallest segments, so that there are rolled ones with indexes and snapshots; an entry for every batch.
 CONFIG = {"segment.bytes": "1048576", "index.interval.bytes": "1"}
 RECORDS = 500
+# Compacted as soon as a second has passed.
+COMPACTED = CONFIG | {"cleanup.policy": "compact", "segment.ms": "1000", "min.cleanable.dirty.ratio": "0"}
 
 
 def write(bootstrap, replicas, config):
@@ -43,6 +46,65 @@ def write(bootstrap, replicas, config):
     assert errors == [], errors
 
 
+def write_table(bootstrap, brokers):
+    """A compacted topic, each record of which is replaced, or deleted, by later ones; a batch of each codec
+    has some of those that are the last of their keys. What each key says last."""
+    admin = AdminClient({"bootstrap.servers": bootstrap})
+    for broker in brokers:
+        often = ConfigEntry("log.cleaner.backoff.ms", "100", incremental_operation=AlterConfigOpType.SET)
+        resource = ConfigResource(ConfigResource.Type.BROKER, str(broker), incremental_configs=[often])
+        ask(lambda resource=resource: admin.incremental_alter_configs([resource])[resource])
+    create_topic(TOPIC, replicas=len(brokers), config=COMPACTED, client=admin)
+    noise = random.Random(2)
+    errors = []
+    last = {}
+    # Of what the first producer writes nothing is left but an empty batch that tells its last sequence.
+    for turn, codec in [(0, "zstd"), *enumerate(CODECS)]:
+        settings = {"bootstrap.servers": bootstrap, "enable.idempotence": True, "compression.type": codec}
+        producer = Producer({**settings, "linger.ms": 50, "log_level": 0})
+        for i in range(RECORDS):
+            if i % len(CODECS) < turn:
+                continue
+            key = f"key {i}".encode()
+            last[key] = [base64.b64encode(noise.randbytes(9000)) + b"compressible" * 100, b"", None][i % 3]
+            producer.produce(
+                TOPIC,
+                last[key],
+                key=key,
+                partition=0,
+                headers=[("h", b"1"), ("codec", codec.encode())],
+                on_delivery=lambda error, _: error and errors.append(error),
+            )
+            if i % 20 == 19:
+                assert producer.flush(PATIENCE) == 0, "not everything was acknowledged in time"
+    assert errors == [], errors
+    return last
+
+
+def read_table(bootstrap):
+    """Every record of the topic, from its beginning to its end: key and value."""
+    settings = {"bootstrap.servers": bootstrap, "group.id": "unused", "enable.partition.eof": True, "log_level": 0}
+    consumer = Consumer({**settings, "enable.auto.commit": False, "auto.offset.reset": "error"})
+    consumer.assign([TopicPartition(TOPIC, 0, 0)])
+    found = []
+    deadline = time.monotonic() + PATIENCE
+    try:
+        while time.monotonic() < deadline:
+            message = consumer.poll(1)
+            if message is None:
+                continue
+            if message.error() is None:
+                found.append((message.key(), message.value()))
+            elif message.error().code() == KafkaError._PARTITION_EOF:
+                return found
+            else:
+                # The client gets over everything but an offset that is not there.
+                assert message.error().code() != KafkaError._AUTO_OFFSET_RESET, message.error()
+    finally:
+        consumer.close()
+    raise AssertionError(f"the end of the topic does not come, after {len(found)} records")
+
+
 def files_of(folder):
     """The files of a partition that a dump tool reads, by kind."""
     files = {kind: sorted(folder.glob(f"*.{kind}")) for kind in ["log", "index", "timeindex", "snapshot"]}
@@ -61,12 +123,22 @@ def dump_by_ottla(files, *options):
     return done.stdout
 
 
+def records_in(folder):
+    """The records of a partition whose broker runs; None while its files change."""
+    logs = sorted(folder.glob("*.log"))
+    command = [os.environ["OTTLA_BIN"], "dump-log", "--print-data-log", *map(str, logs)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
+    if done.returncode != 0:
+        return None
+    return [line for line in done.stdout.splitlines() if line.startswith("| ")]
+
+
 class DumpLogTest(WaitingTest):
     maxDiff = 4000
 
-    def compare(self, folder):
+    def compare(self, folder, segments, records):
         files = files_of(folder)
-        self.assertGreater(len(files["log"]), 3, "too few segments to show anything")
+        self.assertGreaterEqual(len(files["log"]), segments, "too few segments to show anything")
         everything = sum(files.values(), [])
         by_kafka = dump_by_kafka(everything, "--print-data-log")
         for codec in CODECS:
@@ -74,7 +146,8 @@ class DumpLogTest(WaitingTest):
         self.assertNotIn("isvalid: false", by_kafka)
         self.assertNotRegex(by_kafka, "(?i)mismatch|corrupt|exception|out of order")
         self.assertEqual(dump_by_ottla(everything, "--print-data-log").splitlines(), by_kafka.splitlines())
-        self.assertEqual(by_kafka.count("| offset: "), RECORDS * len(CODECS))
+        self.assertEqual(by_kafka.count("| offset: "), records)
+        return by_kafka
 
     def test_kafkas_tool_reads_the_files_of_a_stopped_replica(self):
         cluster = OwnCluster()
@@ -82,7 +155,27 @@ class DumpLogTest(WaitingTest):
         cluster.start()
         write(cluster.bootstrap, 3, CONFIG)
         cluster.shut_down(2)
-        self.compare(cluster.data / f"broker-2/{TOPIC}-0")
+        self.compare(cluster.data / f"broker-2/{TOPIC}-0", 4, RECORDS * len(CODECS))
+
+    def test_kafkas_tool_reads_what_compaction_has_written(self):
+        cluster = OwnCluster()
+        self.addCleanup(cluster.close)
+        cluster.start()
+        brokers = [1, 2, 3]
+        last = write_table(cluster.bootstrap, brokers)
+        folders = [cluster.data / f"broker-{broker}/{TOPIC}-0" for broker in brokers]
+
+        def is_compacted():
+            # Meanwhile, too, each key says what it said last.
+            self.assertEqual(dict(read_table(cluster.bootstrap)), last)
+            left = [records_in(folder) for folder in folders]
+            return left[0] is not None and len(left[0]) == len(last) and left.count(left[0]) == len(left)
+
+        self.wait_until(is_compacted, "the replicas do not come to the same record of each key")
+        cluster.shut_down(2)
+        dumped = self.compare(folders[1], 3, len(last))
+        self.assertIn(" count: 0 ", dumped)
+        self.assertIn("deleteHorizonMs: OptionalLong[", dumped)
 
     def test_ours_reads_the_files_of_kafka(self):
         kafka = RealKafka()
@@ -90,4 +183,4 @@ class DumpLogTest(WaitingTest):
         kafka.start()
         write(kafka.bootstrap, 1, CONFIG)
         kafka.signal(1, signal.SIGTERM)
-        self.compare(kafka.log_folder(1) / f"{TOPIC}-0")
+        self.compare(kafka.log_folder(1) / f"{TOPIC}-0", 4, RECORDS * len(CODECS))

@@ -53,12 +53,17 @@ pub(super) fn dump_offsets(
 ) -> Result<DumpSummary, DumpError> {
     let bytes = read(path)?;
     let batches = Batches::beside(path, base)?;
-    dump(path, &bytes, options, out, OffsetEntry::LEN, |bytes| {
+    let summary = dump(path, &bytes, options, out, OffsetEntry::LEN, |bytes| {
         let entry = OffsetEntry::from_bytes(bytes)?;
         let offset = base.0.saturating_add(i64::from(entry.relative));
         let fits = batches.has(offset, |position, _| position == u64::from(entry.position));
         Some((format!("offset: {offset} position: {}", entry.position), fits))
-    })
+    })?;
+    if bytes.is_empty() {
+        // Kafka's tool says so of offset indexes alone.
+        writeln!(out, "{} is empty.", path.display())?;
+    }
+    Ok(summary)
 }
 
 pub(super) fn dump_times(

@@ -162,6 +162,19 @@ fn index_entries_are_compared_with_the_log() {
 }
 
 #[test]
+fn an_empty_index_is_named_as_by_kafka() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    for kind in ["log", "index", "timeindex"] {
+        fs::write(file(dir.path(), kind), b"").expect("write");
+    }
+    let index = file(dir.path(), "index");
+    let (_, lines) = dump(&index, &DumpOptions::default());
+    assert_eq!(lines[1..], [format!("{} is empty.", index.display())]);
+    let (_, lines) = dump(&file(dir.path(), "timeindex"), &DumpOptions::default());
+    assert_eq!(lines.len(), 1);
+}
+
+#[test]
 fn producers_are_printed_as_kafka_prints_them() {
     let dir = tempfile::tempdir().expect("temp dir");
     closed_log(dir.path());
