@@ -228,6 +228,31 @@ async fn a_wiped_follower_is_rebuilt_while_producers_go_on() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_wiped_follower_joins_where_the_log_start_lies_inside_a_batch() {
+    let cluster = Cluster::with_brokers(&ALL);
+    let tp = cluster.create_topic("events", &ALL);
+    let mut nodes = start(&cluster).await;
+    let leader = nodes[0].broker.partition(tp);
+    append(&leader, &["a", "b", "c", "d"], Acks::All)
+        .await
+        .expect("kept");
+    leader.delete_records(Some(Offset(2))).await.expect("deleted");
+    let (_, id, _) = nodes.remove(2).stop().await;
+    let empty = Arc::new(TempDir::new().expect("a temporary directory"));
+    nodes.push(Node::start_again(&cluster, id, empty, tp));
+    catch_up(&nodes).await;
+    eventually("the third in the ISR", || leader.status().isr.len() == 3).await;
+    append(&leader, &["e"], Acks::All).await.expect("kept");
+    let rebuilt = nodes[2].broker.partition(tp);
+    eventually("the same offsets", || {
+        let at = rebuilt.offsets();
+        (at.log_start, at.log_end) == (Offset(2), Offset(5))
+    })
+    .await;
+    stop(nodes).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_only_the_old_leader_had_is_cut_after_a_failover() {
     let cluster = Cluster::with_brokers(&ALL);
     let tp = cluster.create_topic("events", &ALL);

@@ -235,6 +235,28 @@ async fn a_follower_behind_the_leaders_log_start_begins_anew() {
 }
 
 #[tokio::test]
+async fn a_follower_begins_anew_where_the_leaders_log_starts_inside_a_batch() {
+    let (one, two, tp) = pair(&[ONE]).await;
+    append(&one.partition(tp), &["a", "b", "c", "d"], Acks::All)
+        .await
+        .unwrap();
+    append(&one.partition(tp), &["e"], Acks::All).await.unwrap();
+    one.partition(tp).delete_records(Some(Offset(2))).await.unwrap();
+    replicate(&one, &two, tp).await;
+    let offsets = two.partition(tp).offsets();
+    assert_eq!(
+        (offsets.log_start, offsets.durable, offsets.log_end),
+        (Offset(2), Offset(5), Offset(5))
+    );
+    join_isr(&one, &two, tp).await;
+    let two = two.restart().await;
+    two.catch_up().await;
+    assert_eq!(two.partition(tp).offsets().log_end, Offset(5));
+    one.stop().await;
+    two.stop().await;
+}
+
+#[tokio::test]
 async fn data_of_an_older_leader_or_out_of_place_is_refused() {
     let (one, two, tp) = pair(&[ONE, TWO]).await;
     append(&one.partition(tp), &["a"], Acks::Leader).await.unwrap();

@@ -1,8 +1,8 @@
 //! The follower's side of replication: what a leader sent is appended, or the log is cut.
 
 use bytes::Bytes;
-use protocol::{LeaderEpoch, Offset};
-use storage::{AppendError, StorageError};
+use protocol::{LeaderEpoch, Offset, batch::BatchHeader};
+use storage::{AppendError, AppendInfo, StorageError};
 use tokio::sync::oneshot;
 
 use super::{After, Partition};
@@ -89,7 +89,7 @@ impl Partition {
         let appended = if batches.is_empty() {
             Ok(())
         } else {
-            self.log.append_as_follower(batches).map(|info| {
+            self.append_from(previous, batches).map(|info| {
                 metrics::counter!(metric_names::REPLICATION_BYTES_IN).increment(info.bytes);
                 after.flush = info.flush_due;
                 after.moved = true;
@@ -108,6 +108,22 @@ impl Partition {
         self.carry_out(after);
         appended.map_err(|error| self.replica_error(&error))?;
         self.follow_log_start(log_start)
+    }
+
+    /// Appends what follows `previous`. Where the leader's log starts inside a batch (DeleteRecords counts
+    /// records, not batches), an empty log takes the whole of that batch and starts inside it too.
+    fn append_from(&self, previous: Offset, batches: Bytes) -> Result<AppendInfo, AppendError> {
+        let first = BatchHeader::parse(&batches)?;
+        let holds_previous = first.base_offset < previous && previous < first.next_offset();
+        if !holds_previous || self.log.log_start_offset() != self.log.log_end_offset() {
+            return self.log.append_as_follower(batches);
+        }
+        self.log.truncate_fully_and_start_at(first.base_offset)?;
+        let info = self.log.append_as_follower(batches)?;
+        self.log.advance_log_start(previous)?;
+        // What is durable here was told to be `previous`, and never goes back without a truncation.
+        self.log.flush()?;
+        Ok(info)
     }
 
     /// The leader has deleted the beginning of its log: so does the follower, as far as what goes is

@@ -117,9 +117,16 @@ impl Followed {
                 base,
                 batches,
             } => {
-                let end = batches_end(batches, *base);
-                match end {
-                    Ok(end) if *previous == self.expected && base >= previous => self.expected = end,
+                // The leader's log may start inside a batch; an empty log takes all of that batch.
+                let begins_inside = self.told.log_start == self.expected;
+                match batches_end(batches, *base) {
+                    Ok(end)
+                        if *previous == self.expected
+                            && end > *previous
+                            && (base >= previous || begins_inside) =>
+                    {
+                        self.expected = end;
+                    }
                     _ => return Err(After::Rest),
                 }
             }
