@@ -27,6 +27,8 @@ pub(crate) struct SegmentFacts {
 /// The bounds of a log, within which it may be cleaned.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Bounds {
+    /// The log's generation, read before the rest.
+    pub(crate) generation: u64,
     pub(crate) log_start: Offset,
     pub(crate) log_end: Offset,
     /// Base of the active segment.
@@ -55,6 +57,8 @@ impl Bounds {
 /// How dirty a log is.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Dirtiness {
+    /// The log's generation when this was found out: a later one voids it.
+    pub(crate) generation: u64,
     /// Below, each key has one record at most.
     pub first_dirty: Offset,
     /// From here on nothing may be cleaned yet: where a segment begins.
@@ -107,6 +111,7 @@ pub(crate) fn assess(sealed: &[SegmentFacts], bounds: &Bounds, config: &LogConfi
         .zip(oldest)
         .is_some_and(|(lag, oldest)| oldest < now_ms.saturating_sub(lag));
     Dirtiness {
+        generation: bounds.generation,
         first_dirty,
         first_uncleanable,
         clean_bytes: sealed
@@ -177,6 +182,7 @@ mod tests {
 
     fn bounds(stable: i64, first_dirty: Option<i64>) -> Bounds {
         Bounds {
+            generation: 0,
             log_start: Offset(0),
             log_end: Offset(50),
             active: Offset(40),

@@ -96,19 +96,27 @@ impl Log {
     }
 
     /// Says what the checkpoint file knew of [`Log::first_dirty_offset`] when the log was opened.
+    ///
+    /// A log that lost its end is taken to be dirty from its start: what it is given anew up to `offset` was
+    /// never compacted here.
     pub fn restore_first_dirty_offset(&self, offset: Offset) {
-        self.first_dirty.restore(offset);
+        if offset <= self.log_end_offset() {
+            self.first_dirty.restore(offset);
+        }
     }
 
     /// How dirty the log is. Nothing from `stable` on counts: the high watermark, or the last stable
     /// offset. `now_ms` is ms since 1970.
     pub fn dirtiness(&self, stable: Offset, now_ms: i64) -> Result<Dirtiness, StorageError> {
         self.check_failure()?;
+        // Before anything else is looked at: whatever is cut from here on, `compact` notices.
+        let generation = self.generation();
         let config = self.config();
         let segments = self.segments.load_full();
         let (active, sealed) = segments.split_last().expect("a log has an active segment");
         let open_transaction = self.writer.lock().producers.first_open_transaction();
         let bounds = Bounds {
+            generation,
             log_start: self.log_start_offset(),
             log_end: self.log_end_offset(),
             active: active.base(),
@@ -145,8 +153,8 @@ impl Log {
         now_ms: i64,
         resources: &CompactionResources<'_>,
     ) -> Result<Compacted, CompactError> {
-        let generation = self.generation();
-        let done = cleaning::run(self, generation, dirtiness, now_ms, resources)?;
+        let generation = dirtiness.generation;
+        let done = cleaning::run(self, dirtiness, now_ms, resources)?;
         // No truncation in between.
         let _structure = self.structure.lock();
         if self.generation() == generation {

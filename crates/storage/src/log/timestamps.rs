@@ -76,7 +76,8 @@ fn search(
             Ok(None) => return Ok(None),
             Err(error) => return Err(segment.scan_error(error, scanner.position())),
         };
-        if header.max_timestamp < timestamp || header.last_offset() < log_start {
+        // Compaction leaves batches without records behind.
+        if header.max_timestamp < timestamp || header.last_offset() < log_start || header.record_count == 0 {
             continue;
         }
         let found = if header.timestamp_type() == TimestampType::LogAppendTime {

@@ -18,7 +18,8 @@ use crate::{
 };
 
 impl LogManager {
-    /// The log of a partition, created if it is not here yet. A directory of that name that belongs to
+    /// The log of a partition, created if it is not here yet, with `config` from here on: one that was found
+    /// at the start has had no settings but defaults, and retention must never go by those. A directory of that name that belongs to
     /// another topic is put aside as stray. A replica that did not open for want of space or descriptors
     /// is tried again; one that is damaged stays [`StorageError::Failed`] until it is deleted or marked
     /// stray: only then is it built anew.
@@ -29,12 +30,14 @@ impl LogManager {
         config: LogConfig,
     ) -> Result<Arc<Log>, StorageError> {
         if let Some(log) = self.get(partition) {
+            log.set_config(config);
             return Ok(log);
         }
         let name = (topic.clone(), partition.partition);
         let _held = self.names.lock(&name);
         self.refuse_when_closed()?;
         if let Some(log) = self.get(partition) {
+            log.set_config(config);
             return Ok(log);
         }
         let offline = self.replicas.read().offline.get(&partition).cloned();

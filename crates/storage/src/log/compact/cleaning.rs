@@ -58,15 +58,17 @@ struct Passed {
     epoch: Option<LeaderEpoch>,
 }
 
-/// Compacts what `dirtiness` of `log`, taken at `generation`, calls cleanable.
+/// Compacts what `dirtiness` of `log` calls cleanable, unless the log was cut since.
 pub(super) fn run(
     log: &Log,
-    generation: u64,
     dirtiness: &Dirtiness,
     now_ms: i64,
     resources: &CompactionResources<'_>,
 ) -> Result<Compacted, CompactError> {
     let all = log.segments.load_full();
+    if log.generation() != dirtiness.generation {
+        return Err(CompactError::Interrupted);
+    }
     // An aborted transaction may end where nothing is cleaned yet: its records count no less as such.
     let mut aborted = Vec::new();
     for segment in all.iter() {
@@ -85,7 +87,7 @@ pub(super) fn run(
     let mut cleaning = Cleaning {
         log,
         resources,
-        generation,
+        generation: dirtiness.generation,
         last_batches: log.writer.lock().producers.last_batches(),
         done: Compacted::default(),
     };
@@ -168,7 +170,13 @@ impl Cleaning<'_> {
         let expected = to.distance_from(from).unwrap_or(0);
         let resources = self.resources;
         let mut map = OffsetMap::new(resources.map_bytes, resources.load_factor, expected, from);
-        let mut transactions = Transactions::new(aborted);
+        // One whose marker was met by an earlier cleaning would never be over.
+        let unsettled: Vec<_> = aborted
+            .iter()
+            .copied()
+            .filter(|entry| entry.last_offset >= from)
+            .collect();
+        let mut transactions = Transactions::new(&unsettled);
         let begin = segments
             .partition_point(|sealed| sealed.segment.base() <= from)
             .saturating_sub(1);

@@ -438,3 +438,36 @@ fn damage_is_never_cleaned_away() {
         assert!(!log.has_failed());
     }
 }
+
+/// What lies between was never compacted here, though a checkpoint of a longer log says so.
+#[test]
+fn a_checkpoint_beyond_the_end_is_not_believed() {
+    let log = TestLog::new(small());
+    put(&log, "k", Some("v"));
+    log.restore_first_dirty_offset(Offset(2));
+    assert_eq!(log.first_dirty_offset(), None);
+    log.restore_first_dirty_offset(Offset(1));
+    assert_eq!(log.first_dirty_offset(), Some(Offset(1)));
+}
+
+/// What was found out about a log says nothing about what is in it after a cut.
+#[test]
+fn dirtiness_from_before_a_cut_is_void() {
+    let log = TestLog::new(small());
+    for _ in 0..20 {
+        put(&log, "k", Some("v"));
+    }
+    log.roll(0).expect("roll");
+    log.flush().expect("flush");
+    let dirtiness = log.dirtiness(Offset(20), 0).expect("known");
+    log.truncate_to(Offset(5)).expect("cut");
+    let resources = CompactionResources {
+        map_bytes: 1 << 20,
+        load_factor: 0.9,
+        io_buffer: 100,
+        throttle: &Throttle::new(f64::MAX),
+        stopping: &AtomicBool::new(false),
+    };
+    let refused = log.compact(&dirtiness, 0, &resources);
+    assert!(matches!(refused, Err(CompactError::Interrupted)), "{refused:?}");
+}

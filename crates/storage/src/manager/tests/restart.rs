@@ -28,6 +28,29 @@ fn a_clean_restart_finds_everything_and_knows_its_epoch() {
     }
 }
 
+/// Retention must never go by the defaults that a log was found with.
+#[test]
+fn a_log_that_was_found_takes_its_settings_before_anybody_uses_it() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let partition = partition(0);
+    let (manager, _) = open(dir.path());
+    append(&create(&manager, partition, "orders"), "a value");
+    manager.close(Some(BrokerEpoch(7)));
+    drop(manager);
+
+    let (manager, _) = open(dir.path());
+    let compacted = LogConfig {
+        delete: false,
+        compact: true,
+        ..LogConfig::default()
+    };
+    let log = manager
+        .create(partition, &topic("orders"), compacted)
+        .expect("found again");
+    assert!(contains(&log, "a value"));
+    assert!(log.config().compact && !log.config().delete);
+}
+
 #[test]
 fn an_unclean_restart_says_so_and_keeps_everything() {
     let dir = tempfile::tempdir().expect("temp dir");
