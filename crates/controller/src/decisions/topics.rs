@@ -158,6 +158,13 @@ fn add_partitions(working: &mut Working<'_>, wish: &NewPartitions) -> Result<(),
         .topic(&wish.name)
         .cloned()
         .ok_or_else(|| TopicError::UnknownName(wish.name.clone()))?;
+    if INTERNAL_TOPICS.contains(&wish.name.as_str()) {
+        // Groups and transactions would be looked for where they are not.
+        return Err(TopicError::Partitions(format!(
+            "the number of partitions of {} cannot be changed",
+            wish.name
+        )));
+    }
     let present = topic.partitions.len();
     let wanted = usize::try_from(wish.count).unwrap_or(0);
     if wanted == present {

@@ -224,7 +224,11 @@ fn validate_only_and_auto_create_create_nothing_they_should_not() {
 #[test]
 fn partitions_are_added() {
     let mut cluster = Cluster::with_brokers(&[1, 2, 3], |_| "");
-    create(&mut cluster, vec![wish("t", 2, 2), wish("u", 1, 2)]);
+    let offsets = "__consumer_offsets";
+    create(
+        &mut cluster,
+        vec![wish("t", 2, 2), wish("u", 1, 2), wish(offsets, 1, 2)],
+    );
     let more = |name: &str, count: i32, assignments: &[&[i32]]| NewPartitions {
         name: name.to_owned(),
         count,
@@ -236,6 +240,7 @@ fn partitions_are_added() {
         (more("t", 1, &[]), ErrorCode::InvalidPartitions),
         (more("t", -5, &[]), ErrorCode::InvalidPartitions),
         (more("t", i32::MAX, &[]), ErrorCode::InvalidPartitions),
+        (more(offsets, 2, &[]), ErrorCode::InvalidPartitions),
         (more("t", 4, &[&[1, 2]]), ErrorCode::InvalidReplicaAssignment),
         (more("t", 3, &[&[1]]), ErrorCode::InvalidReplicaAssignment),
         (more("t", 3, &[&[1, 7]]), ErrorCode::InvalidReplicaAssignment),
