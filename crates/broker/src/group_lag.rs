@@ -147,7 +147,7 @@ impl Ends {
     fn lag(&self, place: &Place, committed: i64, now: Instant) -> Option<Lag> {
         let samples = self.0.get(place)?;
         let &(_, end) = samples.back()?;
-        let records = (end - committed).max(0);
+        let records = end.saturating_sub(committed).max(0);
         if records == 0 {
             return Some(Lag {
                 records,

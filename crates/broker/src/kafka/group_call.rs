@@ -1,5 +1,6 @@
 //! What the handlers of group requests share: who asks, and which topics there are.
 
+use futures::StreamExt;
 use kafka_protocol::protocol::StrBytes;
 use metadata::{ClusterImage, Topic};
 use protocol::{ErrorCode, PartitionIndex};
@@ -15,6 +16,14 @@ pub(super) fn caller(request: &Request) -> Caller {
         client_host: StrBytes::from_string(format!("/{}", request.client_address)),
         api_version: request.version,
     }
+}
+
+/// Groups of one request that are asked about at a time.
+const AT_ONCE: usize = 32;
+
+/// Answers for many groups, in their order. Few at a time: one client must not fill a shard's queue.
+pub(super) async fn each<T>(calls: impl Iterator<Item = impl Future<Output = T>>) -> Vec<T> {
+    futures::stream::iter(calls).buffered(AT_ONCE).collect().await
 }
 
 /// Has the group's coordinator answer.

@@ -7,6 +7,9 @@ use protocol::ErrorCode;
 
 use super::{ids::fits, request::GroupRequest};
 
+/// Protocols that one member may support. Clients have a handful; what a group compares grows with the square.
+const PROTOCOLS_MAX: usize = 256;
+
 /// Why a request is refused before any group is looked at, if it is.
 pub(super) fn refuse(request: &GroupRequest) -> Option<ErrorCode> {
     let group_id = request.group_id().unwrap_or_default();
@@ -17,7 +20,8 @@ pub(super) fn refuse(request: &GroupRequest) -> Option<ErrorCode> {
         return None;
     };
     let protocols = body.protocols.iter().map(|protocol| protocol.name.as_str());
-    if !fits(&body.protocol_type) || !protocols.into_iter().all(fits) {
+    if body.protocols.len() > PROTOCOLS_MAX || !fits(&body.protocol_type) || !protocols.into_iter().all(fits)
+    {
         return Some(ErrorCode::InconsistentGroupProtocol);
     }
     let instance_id = body.group_instance_id.as_deref().unwrap_or_default();

@@ -103,8 +103,10 @@ pub enum GroupReply {
 }
 
 impl GroupRequest {
-    /// The answer that refuses the whole request, in the shape that version of it wants.
+    /// The answer that refuses the whole request, in the shape that version of it wants, and with a code
+    /// that clients know how to take there.
     pub fn refused(&self, api_version: i16, error: ErrorCode) -> GroupReply {
+        let error = self.understood(error);
         match self {
             Self::Join { body, .. } => replies::join_refused(api_version, body.member_id.clone(), error),
             Self::Sync(_) => replies::sync_refused(error),
@@ -116,6 +118,19 @@ impl GroupRequest {
             Self::Describe(group) => replies::describe_refused(group, error),
             Self::List(_) => GroupReply::List(Err(error)),
             Self::Delete(group) => replies::delete(group, error),
+        }
+    }
+
+    /// The code that stands for `error` in an answer to this request.
+    fn understood(&self, error: ErrorCode) -> ErrorCode {
+        match (self, error) {
+            // Kafka's coordinator says so too: a member goes on until the groups are loaded.
+            (Self::Heartbeat(_), ErrorCode::CoordinatorLoadInProgress) => ErrorCode::None,
+            // Clients know no LOAD_IN_PROGRESS here and would give up; joining again is harmless.
+            (Self::Sync(_), ErrorCode::CoordinatorLoadInProgress) => ErrorCode::RebalanceInProgress,
+            // Java's consumers before 3.9 know no NOT_AVAILABLE here.
+            (Self::FetchOffsets { .. }, ErrorCode::CoordinatorNotAvailable) => ErrorCode::NotCoordinator,
+            _ => error,
         }
     }
 

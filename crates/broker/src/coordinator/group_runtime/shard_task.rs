@@ -151,9 +151,16 @@ impl ShardTask {
 
     fn refuse_queued(&mut self, why: ErrorCode) {
         while let Ok(job) = self.queue.try_recv() {
-            if let Job::Request { reply, .. } = job {
-                refuse(reply, why);
-            }
+            self.turn_away(job, why);
+        }
+    }
+
+    /// Refuses a request; that topics are gone is kept for the next shard.
+    fn turn_away(&mut self, job: Job, why: ErrorCode) {
+        match job {
+            Job::Request { reply, .. } => refuse(reply, why),
+            Job::TopicsDeleted(topics) => self.deleted_topics.extend(topics),
+            Job::Look(_) => {}
         }
     }
 }
@@ -219,9 +226,7 @@ impl<'a> Round<'a> {
                 let decided = self.decide(&mut jobs);
                 if let Err(refused) = self.write(&decided.outcome.records).await {
                     for job in jobs {
-                        if let Job::Request { reply, .. } = job {
-                            refuse(reply, journal::code_of(refused));
-                        }
+                        self.task.turn_away(job, journal::code_of(refused));
                     }
                     return self.failed(refused);
                 }
@@ -251,12 +256,24 @@ impl<'a> Round<'a> {
         {
             decided.add(self.shard.tick(now));
         }
+        // What was committed before goes, what is committed from here on stays: in the order of the jobs.
+        if writable.is_ok() && !self.task.deleted_topics.is_empty() {
+            decided.add(self.shard.topics_deleted(now, &self.task.deleted_topics));
+            decided.topics_forgotten = true;
+        }
         while decided.bytes < ROUND_BYTES
             && let Some(job) = jobs.next()
         {
             match (job, writable) {
                 (Job::Look(look), _) => look(&self.shard),
-                (Job::TopicsDeleted(topics), _) => self.task.deleted_topics.extend(topics),
+                (Job::TopicsDeleted(topics), _) => {
+                    if writable.is_ok() {
+                        decided.add(self.shard.topics_deleted(now, &topics));
+                        decided.topics_forgotten = true;
+                    }
+                    // Until it is written.
+                    self.task.deleted_topics.extend(topics);
+                }
                 (Job::Request { request, reply, .. }, Err(refused)) if may_write(&request) => {
                     refuse(reply, journal::code_of(refused));
                 }
@@ -274,10 +291,6 @@ impl<'a> Round<'a> {
                     decided.add(self.shard.handle(now, &caller, token, *request));
                 }
             }
-        }
-        if writable.is_ok() && !self.task.deleted_topics.is_empty() {
-            decided.add(self.shard.topics_deleted(now, &self.task.deleted_topics));
-            decided.topics_forgotten = true;
         }
         decided
     }

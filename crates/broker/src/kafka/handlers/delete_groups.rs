@@ -25,6 +25,6 @@ pub(crate) async fn handle(request: Request, message: DeleteGroupsRequest) -> De
                 .with_error_code(group_call::mismatch(&other)),
         }
     });
-    let results = futures::future::join_all(deleted).await;
+    let results = group_call::each(deleted).await;
     DeleteGroupsResponse::default().with_results(results)
 }

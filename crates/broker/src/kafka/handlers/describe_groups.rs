@@ -1,5 +1,7 @@
 //! DescribeGroups (key 15), versions 0–6: state, protocol and members of groups, each by itself.
 
+use std::collections::HashSet;
+
 use kafka_protocol::messages::{
     ApiKey, DescribeGroupsRequest, DescribeGroupsResponse, describe_groups_response::DescribedGroup,
 };
@@ -16,7 +18,13 @@ pub(crate) async fn handle(request: Request, message: DescribeGroupsRequest) -> 
         message.include_authorized_operations,
         authorized_operations::ALL_OF_GROUP,
     );
-    let described = message.groups.into_iter().map(|group| async {
+    // A group that is named twice is described once.
+    let mut named = HashSet::new();
+    let groups = message
+        .groups
+        .into_iter()
+        .filter(|group| named.insert(group.clone()));
+    let described = groups.map(|group| async {
         let id = group.clone();
         let group = match group_call::call(&request, GroupRequest::Describe(group)).await {
             GroupReply::Describe(group) => group,
@@ -31,6 +39,6 @@ pub(crate) async fn handle(request: Request, message: DescribeGroupsRequest) -> 
         };
         group.with_authorized_operations(operations)
     });
-    let groups = futures::future::join_all(described).await;
+    let groups = group_call::each(described).await;
     DescribeGroupsResponse::default().with_groups(groups)
 }

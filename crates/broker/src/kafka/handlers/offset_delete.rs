@@ -3,6 +3,8 @@
 //!
 //! Partitions that do not exist are refused here, by themselves; the coordinator decides about the rest.
 
+use std::collections::BTreeMap;
+
 use kafka_protocol::messages::{
     ApiKey, OffsetDeleteRequest, OffsetDeleteResponse, TopicName as WireTopicName,
     offset_delete_response::{OffsetDeleteResponsePartition, OffsetDeleteResponseTopic},
@@ -17,7 +19,7 @@ pub(crate) const API: Api = Api::new(ApiKey::OffsetDelete, 0, 0);
 
 pub(crate) async fn handle(request: Request, mut message: OffsetDeleteRequest) -> OffsetDeleteResponse {
     let image = request.broker.images.current();
-    let mut refused: Vec<(WireTopicName, OffsetDeleteResponsePartition)> = Vec::new();
+    let mut refused: BTreeMap<WireTopicName, Vec<OffsetDeleteResponsePartition>> = BTreeMap::new();
     for topic in &mut message.topics {
         let known = group_call::topic(&image, &topic.name);
         topic.partitions.retain(|partition| {
@@ -28,7 +30,7 @@ pub(crate) async fn handle(request: Request, mut message: OffsetDeleteRequest) -
                     let answer = OffsetDeleteResponsePartition::default()
                         .with_partition_index(index)
                         .with_error_code(error.code());
-                    refused.push((topic.name.clone(), answer));
+                    refused.entry(topic.name.clone()).or_default().push(answer);
                     false
                 }
             }
@@ -41,16 +43,17 @@ pub(crate) async fn handle(request: Request, mut message: OffsetDeleteRequest) -
     };
     // An error of the whole group stands alone.
     if response.error_code == 0 {
-        for (name, answer) in refused {
-            match response.topics.iter_mut().find(|topic| topic.name == name) {
-                Some(topic) => topic.partitions.push(answer),
-                None => response.topics.push(
-                    OffsetDeleteResponseTopic::default()
-                        .with_name(name)
-                        .with_partitions(vec![answer]),
-                ),
-            }
+        for topic in &mut response.topics {
+            topic
+                .partitions
+                .append(&mut refused.remove(&topic.name).unwrap_or_default());
         }
+        let others = refused.into_iter().map(|(name, partitions)| {
+            OffsetDeleteResponseTopic::default()
+                .with_name(name)
+                .with_partitions(partitions)
+        });
+        response.topics.extend(others);
     }
     response
 }

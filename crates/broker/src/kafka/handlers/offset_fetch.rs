@@ -2,6 +2,8 @@
 //! Version 1 has errors per partition only, versions 2 to 7 one for the whole answer, later ones one per
 //! group. No topics (null, from version 2 on) means all of them.
 
+use std::collections::HashSet;
+
 use kafka_protocol::messages::{
     ApiKey, OffsetFetchRequest, OffsetFetchResponse,
     offset_fetch_request::{OffsetFetchRequestGroup, OffsetFetchRequestTopics},
@@ -20,11 +22,14 @@ pub(crate) const API: Api = Api::new(ApiKey::OffsetFetch, 1, 9);
 pub(crate) async fn handle(request: Request, message: OffsetFetchRequest) -> OffsetFetchResponse {
     let require_stable = message.require_stable;
     if request.version >= 8 {
+        // All that a group has is told once.
+        let mut whole = HashSet::new();
         let asked = message
             .groups
             .into_iter()
+            .filter(|group| group.topics.is_some() || whole.insert(group.group_id.clone()))
             .map(|group| fetch(&request, group, require_stable));
-        let groups = futures::future::join_all(asked).await;
+        let groups = group_call::each(asked).await;
         return OffsetFetchResponse::default().with_groups(groups);
     }
     let topics: Option<Vec<OffsetFetchRequestTopics>> = message.topics.map(|topics| {

@@ -477,3 +477,30 @@ fn names_that_no_record_holds_are_refused() {
     assert_eq!(bench.state(), "Dead");
     assert!(bench.log.is_empty());
 }
+
+/// A member's protocols are compared with all others': their number is bounded before any group is looked at.
+#[test]
+fn a_member_supports_a_bounded_number_of_protocols() {
+    let names: Vec<String> = (0..257).map(|at| format!("p{at}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let mut bench = Bench::new();
+    let token = bench.send_join(3, join("", &names));
+    assert_eq!(bench.error(token), Some(InconsistentGroupProtocol));
+    assert_eq!(bench.state(), "Dead");
+}
+
+/// A whole request is refused with a code that clients take there for what it means.
+#[test]
+fn what_cannot_be_answered_now_is_refused_in_the_clients_terms() {
+    let refused = |request: GroupRequest, error| error_of(&request.refused(5, error));
+    let loading = ErrorCode::CoordinatorLoadInProgress;
+    let later = ErrorCode::CoordinatorNotAvailable;
+    assert_eq!(refused(GroupRequest::Heartbeat(heartbeat("m", 1)), loading), OK);
+    assert_eq!(
+        refused(GroupRequest::Sync(sync("m", 1, &[])), loading),
+        RebalanceInProgress
+    );
+    assert_eq!(refused(fetch(None), later), ErrorCode::NotCoordinator);
+    assert_eq!(refused(fetch(None), loading), loading);
+    assert_eq!(refused(GroupRequest::Heartbeat(heartbeat("m", 1)), later), later);
+}
