@@ -14,6 +14,7 @@
 //! A group of the KIP-848 protocol will be a second variant of `Group` beside the classic one; its
 //! records (keys of versions 3 to 8) are refused by name until then.
 
+mod assignor;
 mod classic;
 mod config;
 mod effects;
@@ -25,14 +26,19 @@ mod replies;
 mod request;
 mod requests;
 mod shard;
+mod subscription;
 #[cfg(test)]
 mod tests;
 mod timers;
+mod topics;
 mod views;
 
+pub use assignor::{Assignment, AssignorKind, MemberSpec, Problem};
 pub use config::GroupConfig;
 pub use ids::{GenerationId, GroupId, InstanceId, MemberId};
 pub use records::{CoordinatorRecord, RecordError};
 pub use request::{Answer, Barrier, Caller, GroupReply, GroupRequest, Now, Outcome, ReplyToken};
 pub use shard::GroupShard;
+pub use subscription::{PatternError, TopicPattern};
+pub use topics::{TopicView, TopicsView};
 pub use views::{GroupLag, GroupSnapshot, LagView, Snapshot};
