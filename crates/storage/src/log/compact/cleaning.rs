@@ -139,8 +139,11 @@ impl Cleaning<'_> {
     fn pace(&self, bytes: u64) -> Result<(), CompactError> {
         let mut pause = self.resources.throttle.take(bytes, Instant::now());
         loop {
-            let interrupted =
-                self.resources.stopping.load(Ordering::Acquire) || self.log.generation() != self.generation;
+            let log = self.log;
+            let interrupted = self.resources.stopping.load(Ordering::Acquire)
+                || log.is_closed()
+                || log.has_failed()
+                || log.generation() != self.generation;
             if interrupted {
                 return Err(CompactError::Interrupted);
             }
@@ -340,6 +343,7 @@ impl Cleaning<'_> {
                 done.bytes_read += batch.len() as u64;
                 done.records_read += filtered.records_read;
                 done.records_kept += filtered.records_kept;
+                done.records_without_key += filtered.without_key;
                 changed |= filtered.fate != Fate::Untouched;
                 if filtered.fate == Fate::Dropped {
                     dropped_last = Some(emptied(batch));
