@@ -13,6 +13,7 @@ mod append;
 mod compact;
 #[cfg(test)]
 mod crash_tests;
+mod damage;
 mod open;
 mod read;
 mod retention;
