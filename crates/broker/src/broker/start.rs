@@ -31,7 +31,7 @@ use crate::controller_client::{ControllerClient, ControllerLocator};
 use crate::coordinator::group_runtime::{self, GroupCoordinatorParts};
 use crate::group_lag;
 use crate::grpc_admin::AdminService;
-use crate::http;
+use crate::http::{self, MetricsPage, PassingSeries};
 use crate::identity::NodeIdentity;
 use crate::internal_server::NodeService;
 use crate::isr_channel::ControllerIsrChannel;
@@ -197,13 +197,11 @@ impl Broker {
             context.clone(),
             stop.child_token(),
         ));
+        let lags = PassingSeries::default();
+        let page = MetricsPage::from(metrics).with(lags.clone());
         let pages = move |grpc: Routes| {
             let status = status.clone();
-            http::router(
-                metrics.clone(),
-                Arc::new(move || readiness(*status.borrow())),
-                grpc,
-            )
+            http::router(page.clone(), Arc::new(move || readiness(*status.borrow())), grpc)
         };
         let node =
             Routes::new(NodeService::server(identity, locator)).add_service(replication_server(leaders));
@@ -232,6 +230,7 @@ impl Broker {
         tokio::spawn(group_lag::measure(
             context.groups.clone(),
             admin.clone(),
+            lags,
             stop.child_token(),
         ));
         let gate = ConnectionGate::new(context.config.connections.clone());

@@ -11,7 +11,7 @@ use protocol::ErrorCode;
 use uuid::Uuid;
 
 use super::{
-    classic::{self, Join},
+    classic::{self, ClassicGroup, Join},
     effects::Effects,
     ids::GroupId,
     offsets::{self, GroupOffsets},
@@ -262,15 +262,14 @@ impl Handling<'_> {
         let passes = |filter: &[StrBytes], is: &str| {
             filter.is_empty() || filter.iter().any(|name| name.trim().eq_ignore_ascii_case(is))
         };
-        let groups = self.shard.groups.values().map(|entry| {
+        // Only what is asked for is made.
+        let groups = self.shard.groups.values().filter_map(|entry| {
             let Group::Classic(group) = &entry.group;
-            group.list()
+            let wanted = passes(&filters.states_filter, group.state().name())
+                && passes(&filters.types_filter, ClassicGroup::TYPE);
+            wanted.then(|| group.list())
         });
-        let listed = groups.filter(|group| {
-            passes(&filters.states_filter, &group.group_state)
-                && passes(&filters.types_filter, &group.group_type)
-        });
-        let reply = GroupReply::List(Ok(listed.collect()));
+        let reply = GroupReply::List(Ok(groups.collect()));
         self.answer_committed(reply);
     }
 
