@@ -41,6 +41,7 @@ impl GroupShard {
     /// to wait, in a later one.
     pub fn handle(&mut self, now: Now, caller: &Caller, token: ReplyToken, request: GroupRequest) -> Outcome {
         let mut outcome = Outcome::default();
+        let refusal = record_bounds::refuse(&request, caller, &self.config);
         let mut handling = Handling {
             shard: self,
             now,
@@ -48,7 +49,7 @@ impl GroupShard {
             token,
             outcome: &mut outcome,
         };
-        if let Some(error) = record_bounds::refuse(&request) {
+        if let Some(error) = refusal {
             let reply = request.refused(caller.api_version, error);
             handling.fx().answer_now(token, reply);
             return outcome;
