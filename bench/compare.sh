@@ -2,12 +2,14 @@
 # Ottla and Apache Kafka side by side: same machine, same client, in turns. docs/benchmarks.md says what
 # is measured and what each figure means.
 #
-#   bench/compare.sh [--quick] [--seconds 20] [--rounds 3] [--publish] [--only ottla|kafka]
+#   bench/compare.sh [--groups] [--quick] [--seconds 20] [--rounds 3] [--publish] [--only ottla|kafka]
 #                    [--out DIR] [--base-port P]
 #
+# --groups compares groups, commits, coordinators' failovers and the log cleaner instead of plain records.
 # Fetches and builds what it needs, needs nobody while it runs, and leaves only its results behind:
 # DIR/results.json (every measurement, as it comes), DIR/tables.md and DIR/run.log (where it is). --publish
-# writes the tables into docs/benchmarks.md and the measurements to docs/evidence/benchmarks.json.
+# writes the tables into docs/benchmarks.md and the measurements to docs/evidence/benchmarks.json (those of
+# --groups to benchmarks-groups.json).
 # --quick is one round with windows of 6 s: it shows that everything works, its figures mean little.
 # OTTLA_BIN and LOAD_BIN name ready-made binaries; without them the release build is used.
 # Exit codes: 0 everything was measured, 1 something failed (the rest is there), 2 it could not begin.
@@ -22,10 +24,10 @@ passed=()
 while [ $# -gt 0 ]; do
   case "$1" in
     --quick) passed+=(--seconds 6 --rounds 1); shift ;;
-    --publish) passed+=("$1"); shift ;;
+    --publish | --groups) passed+=("$1"); shift ;;
     --seconds | --rounds | --only | --base-port) passed+=("$1" "${2:?"$1 needs a value"}"); shift 2 ;;
     --out) out=${2:?--out needs a folder}; shift 2 ;;
-    *) sed -n '2,14s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2; exit 2 ;;
+    *) sed -n '2,17s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2; exit 2 ;;
   esac
 done
 

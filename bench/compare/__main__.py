@@ -9,17 +9,34 @@ import sys
 import tempfile
 import time
 import traceback
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
+from types import ModuleType
 
-from . import report
+from . import groups_report, report
+from .client import Client, Failed
 from .clusters import Kafka, Ottla
-from .measure import Client, Failed, Lengths, Round, machine
+from .groups import GroupsTurn
+from .measure import Round, machine
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 NEEDED_BYTES = 30 << 30
 # Touched before each side starts; see docs/benchmarks.md.
 TOUCHED_MIB = 12 << 10
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What is done in a turn, and where its results go."""
+
+    turn: type
+    report: ModuleType
+    evidence: str
+
+
+RECORDS = Comparison(Round, report, "benchmarks.json")
+GROUPS = Comparison(GroupsTurn, groups_report, "benchmarks-groups.json")
 
 
 class Log:
@@ -60,21 +77,21 @@ def refuse_used_ports(cluster):
                 raise Failed(f"port {port}: {error.strerror}; --base-port moves all of them") from error
 
 
-def side(name, arguments, folder):
+def side(name, arguments, folder, properties):
     if name == "ottla":
-        return Ottla(folder, arguments.base_port, arguments.ottla)
-    return Kafka(folder, arguments.base_port + 100, arguments.kafka, arguments.work / "formatted")
+        return Ottla(folder, arguments.base_port, properties, arguments.ottla)
+    return Kafka(folder, arguments.base_port + 100, properties, arguments.kafka, arguments.work / "formatted")
 
 
-def one_side(name, round_, arguments, client, results, say):
+def one_side(turn, name, round_, arguments, client, results, say):
     """Whatever happens to one side, the other goes on, and nothing stays behind."""
     folder = Path(tempfile.mkdtemp(prefix=f"{name}-", dir=arguments.work))
-    cluster = side(name, arguments, folder)
+    cluster = side(name, arguments, folder, turn.PROPERTIES)
     keep = lambda figures: results.keep(name, round_, figures)  # noqa: E731
     try:
         refuse_used_ports(cluster)
         client.call("touch", "--mib", TOUCHED_MIB, timeout=300)
-        Round(cluster, client, Lengths(arguments.seconds), say, keep).run()
+        turn(cluster, client, arguments.seconds, say, keep).run()
     except Exception as failure:  # noqa: BLE001: not even a mistake in here may take the other side's figures
         say(f"FAILED: {failure!r}\n{traceback.format_exc()}")
         keep({"what": "round", "failure": str(failure) or repr(failure)})
@@ -91,6 +108,7 @@ def parse():
     parser = argparse.ArgumentParser(prog="bench/compare.sh", description=__doc__)
     parser.add_argument("--seconds", type=float, default=20, help="how long each window is open")
     parser.add_argument("--rounds", type=int, default=3, help="how often the sides alternate")
+    parser.add_argument("--groups", action="store_true", help="groups and the cleaner, not records")
     parser.add_argument("--only", choices=report.SIDES, help="one side alone, to try something out")
     parser.add_argument("--base-port", type=int, default=15092)
     parser.add_argument("--out", type=Path, required=True, help="results go here")
@@ -105,6 +123,7 @@ def parse():
 
 def main():
     arguments = parse()
+    comparison = GROUPS if arguments.groups else RECORDS
     arguments.out.mkdir(parents=True, exist_ok=True)
     say = Log(arguments.out / "run.log")
     # A polite end cleans up as well.
@@ -136,17 +155,18 @@ def main():
                 for name in [arguments.only] if arguments.only else report.SIDES:
                     say.place = f"round {round_}/{arguments.rounds}, {name}: "
                     say("starting")
-                    one_side(name, round_, arguments, client, results, say)
+                    one_side(comparison.turn, name, round_, arguments, client, results, say)
         finally:
             say.place = ""
-            text = report.tables(results.values)
+            text = comparison.report.tables(results.values)
             (arguments.out / "tables.md").write_text(text + "\n")
             say(f"results and tables are in {arguments.out}")
     print(text)
     if arguments.publish:
-        report.publish(ROOT / "docs/benchmarks.md", text)
-        shutil.copy(results.path, ROOT / "docs/evidence/benchmarks.json")
-        say("docs/benchmarks.md and docs/evidence/benchmarks.json are written")
+        evidence = f"docs/evidence/{comparison.evidence}"
+        report.publish(ROOT / "docs/benchmarks.md", comparison.report.MARKERS, text)
+        shutil.copy(results.path, ROOT / evidence)
+        say(f"docs/benchmarks.md and {evidence} are written")
     return 1 if any("failure" in one for one in results.values["measurements"]) else 0
 
 

@@ -24,9 +24,11 @@ class Cluster:
 
     name = ""
 
-    def __init__(self, folder, base_port):
+    def __init__(self, folder, base_port, properties):
+        """`properties` are added to every node's."""
         self.folder = Path(folder)
         self.base_port = base_port
+        self.properties = properties
         self.nodes = {"brokers": [], "controllers": []}
         self.bootstrap = ",".join(f"127.0.0.1:{base_port + i}" for i in range(BROKERS))
 
@@ -46,7 +48,7 @@ class Cluster:
             "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,INTERNAL:PLAINTEXT,PLAINTEXT:PLAINTEXT",
             # Deleted topics give their memory back before the next row.
             "log.segment.delete.delay.ms": 500,
-        }
+        } | self.properties
         nodes = []
         for i in range(CONTROLLERS):
             keys = {
@@ -85,6 +87,14 @@ class Cluster:
             self.nodes[role].append(Node(name, self.command(path), log))
         return since
 
+    def broker(self, node_id):
+        return self.nodes["brokers"][node_id - 1]
+
+    def restart(self, node_id):
+        """Starts a broker that was killed once more."""
+        old = self.broker(node_id)
+        self.nodes["brokers"][node_id - 1] = Node(old.name, old.command, old.log)
+
     def all_nodes(self):
         return [node for group in self.nodes.values() for node in group]
 
@@ -120,8 +130,8 @@ class Ottla(Cluster):
 
     name = "ottla"
 
-    def __init__(self, folder, base_port, program):
-        super().__init__(folder, base_port)
+    def __init__(self, folder, base_port, properties, program):
+        super().__init__(folder, base_port, properties)
         self.program = program
 
     def format(self, files):
@@ -139,8 +149,8 @@ class Kafka(Cluster):
 
     name = "kafka"
 
-    def __init__(self, folder, base_port, libraries, formatted):
-        super().__init__(folder, base_port)
+    def __init__(self, folder, base_port, properties, libraries, formatted):
+        super().__init__(folder, base_port, properties)
         self.class_path = f"{libraries}/*"
         self.formatted = Path(formatted)
 

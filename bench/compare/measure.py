@@ -1,13 +1,12 @@
 """What is done to one cluster in one round, the same on both sides."""
 
-import json
 import os
 import subprocess
 import time
 from pathlib import Path
 
+from .client import Failed
 from .clusters import BROKERS
-from .processes import end_with_parent
 
 # flush.messages: 1 is a flush before every acknowledgement; the largest number is Kafka's default, none.
 FLUSH = {"fsync": 1, "page cache": 9223372036854775807}
@@ -22,10 +21,6 @@ SETTLE_SECONDS = 20
 SETTLED_BYTES = 256 << 20
 
 
-class Failed(Exception):
-    """The load generator did not do what it was asked."""
-
-
 class Lengths:
     """Seconds that the windows are open."""
 
@@ -36,39 +31,17 @@ class Lengths:
         self.warm_up = min(10, seconds)
 
 
-class Client:
-    """The load generator, one process for each command."""
-
-    def __init__(self, program):
-        self.program = program
-
-    def call(self, *arguments, timeout, niceness=0):
-        """The figures of one command."""
-        command = [str(part) for part in (self.program, *arguments)]
-        try:
-            done = subprocess.run(
-                command, capture_output=True, text=True, timeout=timeout, preexec_fn=lambda: prepare(niceness)
-            )
-        except subprocess.TimeoutExpired as expired:
-            raise Failed(f"load {arguments[0]} hung for {timeout:.0f} s") from expired
-        if done.returncode != 0:
-            raise Failed(done.stderr.strip()[-600:] or f"load {arguments[0]} ended with {done.returncode}")
-        return json.loads(done.stdout)
-
-
-def prepare(niceness):
-    """In the child."""
-    end_with_parent()
-    os.nice(niceness)
-
-
-class Round:
+class Turn:
     """One side's part of one round; figures are handed to `keep` as they come."""
 
-    def __init__(self, cluster, client, lengths, say, keep):
-        self.cluster, self.client, self.lengths, self.say, self.keep = cluster, client, lengths, say, keep
+    # Keys that this comparison adds to every node's.
+    PROPERTIES = {}
 
-    def run(self):
+    def __init__(self, cluster, client, seconds, say, keep):
+        self.cluster, self.client, self.lengths, self.say, self.keep = cluster, client, Lengths(seconds), say, keep
+
+    def start(self):
+        """Starts the cluster, and does with it what is not measured."""
         since = self.cluster.start()
         ready = self.client.call(
             "ready", "--bootstrap", self.cluster.bootstrap, "--brokers", BROKERS, "--since", since, timeout=150
@@ -76,10 +49,6 @@ class Round:
         self.keep({"what": "start", **ready})
         self.say(f"ready after {ready['first_acknowledgement_ms'] / 1000:.2f} s; warming up")
         self.warm_up()
-        for partitions in PARTITIONS:
-            for flush in FLUSH:
-                self.row(partitions, flush)
-        self.keep({"what": "memory", "peak_mib": self.cluster.peak_memory_mib()})
 
     def warm_up(self):
         """Nothing is measured here: a JVM compiles, connections are made, pools grow."""
@@ -87,6 +56,83 @@ class Round:
         self.produce(topic, self.lengths.warm_up)
         self.consume(topic, self.lengths.warm_up / 2)
         self.delete(topic)
+
+    def create(self, name, partitions, flush_messages, **configs):
+        """`configs` have underscores for the dots in their names."""
+        configs = self.configs(flush_messages, **configs)
+        self.client.call(
+            "create-topic", *self.at(name), "--partitions", partitions, "--replication-factor", BROKERS, *configs,
+            timeout=60,
+        )  # fmt: skip
+        return name
+
+    @staticmethod
+    def configs(flush_messages, **configs):
+        """Of a topic, as arguments."""
+        configs |= {"flush_messages": flush_messages, "min_insync_replicas": 2}
+        for key, value in configs.items():
+            yield from ("--config", f"{key.replace('_', '.')}={value}")
+
+    def produce(self, topic, seconds, *pace):
+        figures = self.client.call(
+            "produce", *self.at(topic), *self.window(seconds), "--record-bytes", RECORD_BYTES, *pace,
+            timeout=seconds + 60, niceness=0 if pace else SATURATING_NICENESS,
+        )  # fmt: skip
+        return produced(figures)
+
+    def consume(self, topic, seconds):
+        return self.client.call("consume", *self.at(topic), *self.window(seconds), timeout=seconds + 60)
+
+    def delete(self, topic):
+        """And waits until its memory and its disk are free again."""
+        self.client.call("delete-topic", *self.at(topic), timeout=60)
+        deadline = time.monotonic() + SETTLE_SECONDS
+        while self.cluster.data_bytes() > SETTLED_BYTES and time.monotonic() < deadline:
+            time.sleep(0.2)
+        self.settle()
+
+    def settle(self):
+        """What is left of earlier rows is written now and not during the next."""
+        try:
+            subprocess.run(["sync"], timeout=SETTLE_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.say("the disk is still busy")
+
+    def failed(self, what, row, failure):
+        """As long as all processes live, whatever else is to be measured still can be."""
+        self.cluster.check()
+        self.say(f"{', '.join(str(value) for value in (*row.values(), what))} FAILED: {failure}")
+        self.keep({"what": what, **row, "failure": str(failure)})
+
+    def at(self, topic):
+        return ("--bootstrap", self.cluster.bootstrap, "--topic", topic)
+
+    def window(self, seconds):
+        return (
+            "--seconds", seconds,
+            "--pids", f"brokers={self.cluster.pids('brokers')}",
+            "--pids", f"controllers={self.cluster.pids('controllers')}",
+        )  # fmt: skip
+
+
+def produced(figures):
+    """Figures in which nothing failed."""
+    if not figures["records"]:
+        raise Failed("no record was acknowledged in the window")
+    if figures["failed"] or not figures["drained"]:
+        raise Failed(f"{figures['failed']} records failed: {figures['first_failure']}")
+    return figures
+
+
+class Round(Turn):
+    """Records: how many, how soon, at what cost."""
+
+    def run(self):
+        self.start()
+        for partitions in PARTITIONS:
+            for flush in FLUSH:
+                self.row(partitions, flush)
+        self.keep({"what": "memory", "peak_mib": self.cluster.peak_memory_mib()})
 
     def row(self, partitions, flush):
         """A failure is kept, and the next row is tried, as long as all processes live."""
@@ -114,56 +160,6 @@ class Round:
             self.delete(topic)
         except Failed as failure:
             self.failed("delete", row, failure)
-
-    def failed(self, what, row, failure):
-        self.cluster.check()
-        self.say(f"{row['partitions']:>2} partitions, {row['flush']}, {what} FAILED: {failure}")
-        self.keep({"what": what, **row, "failure": str(failure)})
-
-    def create(self, name, partitions, flush_messages):
-        self.client.call(
-            "create-topic", *self.at(name),
-            "--partitions", partitions, "--replication-factor", BROKERS,
-            "--config", f"flush.messages={flush_messages}", "--config", "min.insync.replicas=2",
-            timeout=60,
-        )  # fmt: skip
-        return name
-
-    def produce(self, topic, seconds, *pace):
-        figures = self.client.call(
-            "produce", *self.at(topic), *self.window(seconds), "--record-bytes", RECORD_BYTES, *pace,
-            timeout=seconds + 60, niceness=0 if pace else SATURATING_NICENESS,
-        )  # fmt: skip
-        if not figures["records"]:
-            raise Failed("no record was acknowledged in the window")
-        if figures["failed"] or not figures["drained"]:
-            raise Failed(f"{figures['failed']} records failed: {figures['first_failure']}")
-        return figures
-
-    def consume(self, topic, seconds):
-        return self.client.call("consume", *self.at(topic), *self.window(seconds), timeout=seconds + 60)
-
-    def delete(self, topic):
-        """And waits until its memory and its disk are free again."""
-        self.client.call("delete-topic", *self.at(topic), timeout=60)
-        deadline = time.monotonic() + SETTLE_SECONDS
-        while self.cluster.data_bytes() > SETTLED_BYTES and time.monotonic() < deadline:
-            time.sleep(0.2)
-        # What is left of earlier rows is written now and not during the next.
-        try:
-            subprocess.run(["sync"], timeout=SETTLE_SECONDS)
-        except subprocess.TimeoutExpired:
-            self.say("the disk is still busy")
-
-    def at(self, topic):
-        return ("--bootstrap", self.cluster.bootstrap, "--topic", topic)
-
-    def window(self, seconds):
-        return (
-            "--seconds", seconds,
-            "--pids", f"brokers={self.cluster.pids('brokers')}",
-            "--pids", f"controllers={self.cluster.pids('controllers')}",
-        )  # fmt: skip
 
 
 def cpu_seconds_per_gb(figures, group):

@@ -22,7 +22,7 @@ class Node:
     """One server process, whose output goes to a file."""
 
     def __init__(self, name, command, log):
-        self.name, self.log = name, Path(log)
+        self.name, self.command, self.log = name, command, Path(log)
         with open(self.log, "ab") as output:
             self.process = subprocess.Popen(
                 [str(part) for part in command],
@@ -45,8 +45,12 @@ class Node:
                 return int(line.split()[1]) / 1024
         raise Ended(f"{self.name} has no memory any more")
 
-    def kill(self):
-        """At once: its data are thrown away."""
+    def kill_at_once(self):
+        """kill -9, without waiting for the kernel to have taken the process apart."""
         if self.process.poll() is None:
             os.kill(self.pid, signal.SIGKILL)
+
+    def kill(self):
+        """kill -9."""
+        self.kill_at_once()
         self.process.wait()

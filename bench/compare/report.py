@@ -4,8 +4,8 @@ from statistics import median
 
 from .measure import FLUSH, PARTITIONS, cpu_seconds_per_gb
 
-BEGIN = "<!-- figures: begin (written by bench/compare.sh --publish) -->"
-END = "<!-- figures: end -->"
+# Where the tables stand in docs/benchmarks.md.
+MARKERS = ("<!-- figures: begin (written by bench/compare.sh --publish) -->", "<!-- figures: end -->")
 SIDES = ("ottla", "kafka")
 
 
@@ -106,7 +106,9 @@ def cluster(figures):
     yield ""
 
 
-def conditions(results, figures):
+def conditions(results, figures, loads, window):
+    """What was compared and on what; `loads` are the measurements whose windows are `window` seconds, and which say
+    what CPU time was used meanwhile."""
     machine = results["machine"]
     yield (
         f"{results['started']}, commit `{results['commit']}`; Ottla {results['versions']['ottla']} against Apache Kafka"
@@ -114,30 +116,32 @@ def conditions(results, figures):
     )
     yield (
         f"{machine['cpu']}, {machine['cores']} cores, {machine['memory_gib']} GiB, Linux {machine['kernel']}."
-        f" {results['rounds']} rounds, windows of {results['seconds']:g} s."
+        f" {results['rounds']} rounds, windows of {window:g} s."
     )
     noise = []
     for side in SIDES:
         share = lambda one: one["cpu_seconds"]["others"] / one["seconds"]  # noqa: E731
-        values = [value for what in ("paced", "produce", "consume") for value in figures.of(side, what, share)]
+        values = [value for what in loads for value in figures.of(side, what, share)]
         noise.append(f"{side} {spread(values)}")
     yield f"Cores that all other work of the machine took meanwhile (kernel's write-back included): {', '.join(noise)}."
     failures = [one for one in results["measurements"] if "failure" in one]
     for one in failures:
-        place = f"{one.get('partitions', '')} {one.get('flush', '')}".strip()
+        place = " ".join(str(value) for key, value in one.items() if key not in ("side", "round", "what", "failure"))
         yield f"- failed: {one['side']}, round {one['round']}, {one['what']} {place}: {one['failure'].splitlines()[0]}"
     yield ""
 
 
 def tables(results):
     figures = Figures(results)
-    parts = (conditions(results, figures), defaults(figures), rows(figures), cluster(figures))
+    noted = conditions(results, figures, ("paced", "produce", "consume"), results["seconds"])
+    parts = (noted, defaults(figures), rows(figures), cluster(figures))
     return "\n".join(line for part in parts for line in part)
 
 
-def publish(page, text):
+def publish(page, markers, text):
     """Puts the tables between the page's markers."""
+    begin, end = markers
     old = page.read_text()
-    before, rest = old.split(BEGIN)
-    _, after = rest.split(END)
-    page.write_text(f"{before}{BEGIN}\n{text.strip()}\n{END}{after}")
+    before, rest = old.split(begin)
+    _, after = rest.split(end)
+    page.write_text(f"{before}{begin}\n{text.strip()}\n{end}{after}")

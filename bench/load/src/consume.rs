@@ -13,10 +13,7 @@ use rdkafka::{
 };
 use serde_json::{Value, json};
 
-use crate::{
-    client,
-    usage::{Group, Sample},
-};
+use crate::{client, usage::Sample, window::Window};
 
 /// Without a single record for this long the run has failed.
 const SILENCE: Duration = Duration::from_secs(10);
@@ -25,9 +22,7 @@ const SILENCE: Duration = Duration::from_secs(10);
 pub(crate) struct Load {
     pub(crate) bootstrap: String,
     pub(crate) topic: String,
-    pub(crate) warm_up: Duration,
-    pub(crate) length: Duration,
-    pub(crate) groups: Vec<Group>,
+    pub(crate) window: Window,
     pub(crate) newest: i64,
 }
 
@@ -49,11 +44,11 @@ pub(crate) fn run(load: &Load) -> anyhow::Result<Value> {
     }
     consumer.assign(&assignment)?;
 
-    let opens = Instant::now() + load.warm_up;
+    let opens = Instant::now() + load.window.warm_up()?;
     read_until(&consumer, load, &starts, opens)?;
-    let before = Sample::take(&load.groups)?;
-    let (records, bytes) = read_until(&consumer, load, &starts, Instant::now() + load.length)?;
-    let after = Sample::take(&load.groups)?;
+    let before = Sample::take(&load.window.processes)?;
+    let (records, bytes) = read_until(&consumer, load, &starts, Instant::now() + load.window.length()?)?;
+    let after = Sample::take(&load.window.processes)?;
 
     let seconds = after.seconds_since(&before);
     Ok(json!({

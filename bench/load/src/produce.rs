@@ -21,21 +21,21 @@ use serde_json::{Value, json};
 use crate::{
     client,
     latency::Latencies,
-    usage::{Group, Sample},
+    usage::Sample,
+    window::{Edges, Window},
 };
 
 /// After the end, for what is still on its way.
 const DRAIN: Duration = Duration::from_secs(30);
 /// While the client has as much on its way as it may. Thousands of records are: it does not run dry.
-const FULL: Duration = Duration::from_micros(500);
+pub(crate) const FULL: Duration = Duration::from_micros(500);
 
 #[derive(Debug)]
 pub(crate) struct Load {
     pub(crate) bootstrap: String,
     pub(crate) topic: String,
-    pub(crate) warm_up: Duration,
-    pub(crate) length: Duration,
-    pub(crate) groups: Vec<Group>,
+    pub(crate) window: Window,
+    pub(crate) edges: Edges,
     pub(crate) record_bytes: usize,
     pub(crate) pace: Pace,
     pub(crate) linger_ms: u32,
@@ -109,7 +109,7 @@ pub(crate) fn run(load: &Load) -> anyhow::Result<Value> {
     let ended = AtomicBool::new(false);
     let (before, after) = thread::scope(|scope| -> anyhow::Result<(Sample, Sample)> {
         let sender = scope.spawn(|| send(&producer, load, deliveries, &ended));
-        let window = observe(load, deliveries);
+        let window = load.window.observe(load.edges, &deliveries.open);
         ended.store(true, Ordering::Relaxed);
         sender.join().expect("the sender does not panic")?;
         window
@@ -130,16 +130,6 @@ pub(crate) fn run(load: &Load) -> anyhow::Result<Value> {
         "drained": flushed.is_ok(),
         "cpu_seconds": after.since(&before),
     }))
-}
-
-/// Opens and closes the window; CPU time is read at both edges.
-fn observe(load: &Load, deliveries: &Deliveries) -> anyhow::Result<(Sample, Sample)> {
-    thread::sleep(load.warm_up);
-    let before = Sample::take(&load.groups)?;
-    deliveries.open.store(true, Ordering::Relaxed);
-    thread::sleep(load.length);
-    deliveries.open.store(false, Ordering::Relaxed);
-    Ok((before, Sample::take(&load.groups)?))
 }
 
 fn send(
@@ -197,7 +187,7 @@ fn hand_over(
 }
 
 /// Bytes that no disk and no wire can make smaller.
-fn filler(length: usize) -> Vec<u8> {
+pub(crate) fn filler(length: usize) -> Vec<u8> {
     let mut state: u64 = 0x9e37_79b9_7f4a_7c15;
     (0..length)
         .map(|_| {

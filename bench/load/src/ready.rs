@@ -1,6 +1,6 @@
 //! From the start of a cluster's processes to its first acknowledgement, as a client sees it.
 
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use rdkafka::{
@@ -9,7 +9,7 @@ use rdkafka::{
 };
 use serde_json::{Value, json};
 
-use crate::{client, topics};
+use crate::{client, clock, topics};
 
 const TOPIC: &str = "ottla-bench-ready";
 const LOOK: Duration = Duration::from_millis(5);
@@ -27,7 +27,7 @@ pub(crate) fn wait(bootstrap: &str, brokers: usize, since: f64, patience: Durati
         anyhow::ensure!(known == brokers, "{known} of {brokers} brokers");
         Ok(())
     })?;
-    let all_brokers = elapsed_ms(since)?;
+    let all_brokers = (clock::now() - since) * 1000.0;
 
     let durable = ["min.insync.replicas=2".to_owned(), "flush.messages=1".to_owned()];
     until(deadline, "a topic on all brokers", || {
@@ -40,7 +40,7 @@ pub(crate) fn wait(bootstrap: &str, brokers: usize, since: f64, patience: Durati
     producer
         .flush(deadline.saturating_duration_since(Instant::now()))
         .context("no acknowledgement")?;
-    let first_acknowledgement = elapsed_ms(since)?;
+    let first_acknowledgement = (clock::now() - since) * 1000.0;
     topics::delete(bootstrap, TOPIC)?;
     Ok(json!({"all_brokers_ms": all_brokers, "first_acknowledgement_ms": first_acknowledgement}))
 }
@@ -58,9 +58,4 @@ fn until(
             Err(_) => std::thread::sleep(LOOK),
         }
     }
-}
-
-fn elapsed_ms(since: f64) -> anyhow::Result<f64> {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs_f64();
-    Ok((now - since) * 1000.0)
 }

@@ -1,17 +1,21 @@
 //! Topics are made and removed by the same client, so that both sides are asked in the same way.
 
-use std::time::{Duration, Instant};
+use std::{
+    fmt::Debug,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, bail};
 use rdkafka::{
     ClientConfig,
-    admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
+    admin::{AdminClient, AdminOptions, AlterConfig, NewTopic, ResourceSpecifier, TopicReplication},
     client::DefaultClientContext,
     consumer::{BaseConsumer, Consumer as _},
+    error::{KafkaResult, RDKafkaErrorCode},
 };
 use serde_json::{Value, json};
 
-use crate::client;
+use crate::{client, clock};
 
 const IN_SYNC: Duration = Duration::from_secs(30);
 const LOOK: Duration = Duration::from_millis(50);
@@ -25,8 +29,20 @@ pub(crate) fn create(
     configs: &[String],
 ) -> anyhow::Result<Value> {
     try_create(&client::config(bootstrap), name, partitions, replicas, configs)?;
+    wait_in_sync(bootstrap, name, partitions, replicas, IN_SYNC)?;
+    Ok(json!({"created": name}))
+}
+
+/// Waits until every partition has a leader and all replicas are in sync.
+pub(crate) fn wait_in_sync(
+    bootstrap: &str,
+    name: &str,
+    partitions: i32,
+    replicas: i32,
+    patience: Duration,
+) -> anyhow::Result<Value> {
     let consumer: BaseConsumer = client::config(bootstrap).create()?;
-    let deadline = Instant::now() + IN_SYNC;
+    let deadline = Instant::now() + patience;
     // One broker may know of a topic before the others do: they must say so twice.
     let mut agreed = 0;
     while agreed < 2 {
@@ -35,12 +51,12 @@ pub(crate) fn create(
         } else {
             agreed = 0;
             if Instant::now() > deadline {
-                bail!("{name} is not in sync after {} s", IN_SYNC.as_secs());
+                bail!("{name} is not in sync after {} s", patience.as_secs());
             }
         }
         std::thread::sleep(LOOK);
     }
-    Ok(json!({"created": name}))
+    Ok(json!({"in_sync": name}))
 }
 
 fn in_sync(consumer: &BaseConsumer, name: &str, partitions: i32, replicas: i32) -> bool {
@@ -66,14 +82,33 @@ pub(crate) fn try_create(
 ) -> anyhow::Result<()> {
     let mut topic = NewTopic::new(name, partitions, TopicReplication::Fixed(replicas));
     for config in configs {
-        let (key, value) = config
-            .split_once('=')
-            .with_context(|| format!("{config:?} is not key=value"))?;
+        let (key, value) = key_value(config)?;
         topic = topic.set(key, value);
     }
     admin(config, async |admin, options| {
         admin.create_topics([&topic], options).await
     })
+}
+
+/// Gives a topic these configurations and no others; tells when it was asked for, in seconds since 1970.
+pub(crate) fn alter(bootstrap: &str, name: &str, configs: &[String]) -> anyhow::Result<Value> {
+    let mut altered = AlterConfig::new(ResourceSpecifier::Topic(name));
+    for config in configs {
+        let (key, value) = key_value(config)?;
+        altered = altered.set(key, value);
+    }
+    let mut asked_at = 0.0;
+    admin(&client::config(bootstrap), async |admin, options| {
+        asked_at = clock::now();
+        admin.alter_configs([&altered], options).await
+    })?;
+    Ok(json!({"altered": name, "asked_at": asked_at}))
+}
+
+fn key_value(config: &str) -> anyhow::Result<(&str, &str)> {
+    config
+        .split_once('=')
+        .with_context(|| format!("{config:?} is not key=value"))
 }
 
 /// Deletes a topic.
@@ -84,13 +119,13 @@ pub(crate) fn delete(bootstrap: &str, name: &str) -> anyhow::Result<Value> {
     Ok(json!({"deleted": name}))
 }
 
-/// One request of the admin client about one topic.
-fn admin(
+/// One request of the admin client, all of whose parts must succeed.
+fn admin<T, N: Debug>(
     config: &ClientConfig,
     request: impl AsyncFnOnce(
         &AdminClient<DefaultClientContext>,
         &AdminOptions,
-    ) -> rdkafka::error::KafkaResult<Vec<rdkafka::admin::TopicResult>>,
+    ) -> KafkaResult<Vec<Result<T, (N, RDKafkaErrorCode)>>>,
 ) -> anyhow::Result<()> {
     let client: AdminClient<_> = config.create().context("cannot make an admin client")?;
     let options = AdminOptions::new()
@@ -100,8 +135,8 @@ fn admin(
         .build()?
         .block_on(request(&client, &options))?;
     for result in results {
-        if let Err((topic, code)) = result {
-            bail!("{topic}: {code}");
+        if let Err((name, code)) = result {
+            bail!("{name:?}: {code}");
         }
     }
     Ok(())
