@@ -34,11 +34,11 @@ class Repetitions:
 
     def __init__(self, seconds):
         short = seconds < 10
-        self.warm_up = 3 if short else 5
-        self.commits = 3 if short else 5
+        self.warm_up = 3 if short else 4
+        self.commits = 3 if short else 4
         self.kills = 1
-        self.leaves = 1 if short else 3
-        self.failovers = 1 if short else 3
+        self.leaves = 1 if short else 2
+        self.failovers = 1 if short else 2
 
 
 class GroupsTurn(Turn):

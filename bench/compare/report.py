@@ -45,8 +45,8 @@ def spread(values):
 
 
 def ratio(ottla, kafka, more_is_better):
-    """How many times better Ottla is; below 1 it is worse."""
-    if not ottla or not kafka or not median(ottla) or not median(kafka):
+    """How many times better Ottla is; below 1 it is worse. Nothing where there is nothing to divide."""
+    if not ottla or not kafka or median(ottla) <= 0 or median(kafka) <= 0:
         return "–"
     quotient = median(ottla) / median(kafka)
     return f"{quotient if more_is_better else 1 / quotient:.2f}"

@@ -1,6 +1,9 @@
 //! How a client becomes a member of a group.
 
-use rdkafka::{ClientConfig, topic_partition_list::TopicPartitionList};
+use rdkafka::{
+    ClientConfig,
+    topic_partition_list::{TopicPartitionList, TopicPartitionListElem},
+};
 
 use crate::client;
 
@@ -52,6 +55,6 @@ impl Membership {
 pub(crate) fn partitions(list: &TopicPartitionList) -> Vec<i32> {
     list.elements()
         .iter()
-        .map(|element| element.partition())
+        .map(TopicPartitionListElem::partition)
         .collect()
 }
