@@ -11,9 +11,13 @@
 //!                         27 base timestamp i64   57 record count i32   61 records
 //! ```
 
+mod build;
+
 use bytes::Bytes;
 
 use crate::{LeaderEpoch, Offset, ProducerEpoch, ProducerId};
+
+pub use build::{BatchBuilder, HeaderField, KeyValue, put_record};
 
 /// Bytes of a batch before its records.
 pub const HEADER_LEN: usize = 61;
@@ -27,7 +31,7 @@ const EPOCH_AT: usize = 12;
 const MAGIC_AT: usize = 16;
 const CRC_AT: usize = 17;
 const CRC_FROM: usize = 21;
-pub(crate) const DELETE_HORIZON_BIT: i16 = 0x40;
+const DELETE_HORIZON_BIT: i16 = 0x40;
 
 /// How the records of a batch are compressed (attribute bits 0–2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -356,98 +360,6 @@ pub fn emptied(batch: &[u8]) -> [u8; HEADER_LEN] {
 pub fn renew_crc(batch: &mut [u8]) {
     let crc = crc32c::crc32c(&batch[CRC_FROM..]);
     batch[CRC_AT..CRC_FROM].copy_from_slice(&crc.to_be_bytes());
-}
-
-/// A record's key and value, each of which may be null.
-pub type KeyValue<'a> = (Option<&'a [u8]>, Option<&'a [u8]>);
-
-/// What [`BatchBuilder`] puts in a header besides the records.
-#[derive(Clone, Copy, Debug)]
-pub struct BatchBuilder {
-    /// Offset of the first record.
-    pub base_offset: Offset,
-    /// Epoch of the appending leader.
-    pub leader_epoch: LeaderEpoch,
-    /// Attribute bits: compression, timestamp type, transactional, control.
-    pub attributes: i16,
-    /// Milliseconds since 1970 of the first record.
-    pub base_timestamp: i64,
-    /// Largest timestamp.
-    pub max_timestamp: i64,
-    /// Producer id, −1 for none.
-    pub producer_id: i64,
-    /// Producer epoch, −1 for none.
-    pub producer_epoch: i16,
-    /// Sequence of the first record, −1 for none.
-    pub base_sequence: i32,
-}
-
-impl Default for BatchBuilder {
-    fn default() -> Self {
-        Self {
-            base_offset: Offset::ZERO,
-            leader_epoch: LeaderEpoch::ZERO,
-            attributes: 0,
-            base_timestamp: -1,
-            max_timestamp: -1,
-            producer_id: -1,
-            producer_epoch: -1,
-            base_sequence: -1,
-        }
-    }
-}
-
-impl BatchBuilder {
-    /// A batch around `records`, already framed (and compressed, if the attributes say so), of
-    /// which there are `count`, one an offset.
-    ///
-    /// # Panics
-    /// When `records` are 2 GiB or more: no caller's limit allows that.
-    pub fn build(&self, records: &[u8], count: i32) -> Vec<u8> {
-        let length =
-            i32::try_from(HEADER_LEN - LENGTH_OVERHEAD + records.len()).expect("a batch is below 2 GiB");
-        let mut batch = Vec::with_capacity(HEADER_LEN + records.len());
-        batch.extend_from_slice(&self.base_offset.0.to_be_bytes());
-        batch.extend_from_slice(&length.to_be_bytes());
-        batch.extend_from_slice(&self.leader_epoch.0.to_be_bytes());
-        batch.push(MAGIC as u8);
-        batch.extend_from_slice(&[0; 4]);
-        batch.extend_from_slice(&self.attributes.to_be_bytes());
-        batch.extend_from_slice(&(count - 1).max(0).to_be_bytes());
-        batch.extend_from_slice(&self.base_timestamp.to_be_bytes());
-        batch.extend_from_slice(&self.max_timestamp.to_be_bytes());
-        batch.extend_from_slice(&self.producer_id.to_be_bytes());
-        batch.extend_from_slice(&self.producer_epoch.to_be_bytes());
-        batch.extend_from_slice(&self.base_sequence.to_be_bytes());
-        batch.extend_from_slice(&count.to_be_bytes());
-        batch.extend_from_slice(records);
-        renew_crc(&mut batch);
-        batch
-    }
-
-    /// A batch of uncompressed records given as (key, value), each at the base timestamp, without
-    /// headers.
-    pub fn build_records(&self, records: &[KeyValue<'_>]) -> Vec<u8> {
-        let mut framed = Vec::new();
-        for (delta, (key, value)) in records.iter().enumerate() {
-            let mut body = vec![0_u8];
-            put_varint(&mut body, 0);
-            put_varint(&mut body, delta as i64);
-            for part in [key, value] {
-                match part {
-                    Some(bytes) => {
-                        put_varint(&mut body, bytes.len() as i64);
-                        body.extend_from_slice(bytes);
-                    }
-                    None => put_varint(&mut body, -1),
-                }
-            }
-            put_varint(&mut body, 0);
-            put_varint(&mut framed, body.len() as i64);
-            framed.extend_from_slice(&body);
-        }
-        self.build(&framed, records.len() as i32)
-    }
 }
 
 /// Appends Kafka's zigzag varint of `value`.

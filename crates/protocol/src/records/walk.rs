@@ -9,7 +9,7 @@
 use std::io::{self, BufRead};
 
 use super::open::TooMuchOutput;
-use crate::batch::{BatchHeader, get_varint, put_varint};
+use crate::batch::{BatchHeader, HeaderField, get_varint, put_varint};
 
 /// How the offsets of a batch's records must go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -132,24 +132,28 @@ pub struct RecordView {
 }
 
 impl RecordView {
-    /// The keys of the record's headers; `record` is what the same walk kept.
-    pub fn header_keys<'a>(&self, record: &'a [u8]) -> Vec<&'a [u8]> {
+    /// The record's headers, in their order; `record` is what the same walk kept.
+    pub fn headers<'a>(&self, record: &'a [u8]) -> Vec<HeaderField<'a>> {
         let mut rest = self.headers.of(record);
-        // The walk has seen to the framing; were it not so, the rest would be left out.
+        // The walk has seen to the framing; were it not so, the rest would be left out. Only a value's
+        // length can be negative: null.
         let mut part = || {
             let (length, taken) = get_varint(rest)?;
-            let length = usize::try_from(length).unwrap_or(0);
-            let part = rest.get(taken..taken.checked_add(length)?)?;
-            rest = &rest[taken + length..];
+            let part = match usize::try_from(length) {
+                Ok(length) => Some(rest.get(taken..taken.checked_add(length)?)?),
+                Err(_) => None,
+            };
+            rest = &rest[taken + part.map_or(0, <[u8]>::len)..];
             Some(part)
         };
         (0..self.header_count)
-            .map_while(|_| {
-                let key = part()?;
-                part()?;
-                Some(key)
-            })
+            .map_while(|_| Some((part()?.unwrap_or_default(), part()?)))
             .collect()
+    }
+
+    /// The keys of the record's headers; `record` is what the same walk kept.
+    pub fn header_keys<'a>(&self, record: &'a [u8]) -> Vec<&'a [u8]> {
+        self.headers(record).into_iter().map(|(key, _)| key).collect()
     }
 }
 
@@ -393,6 +397,10 @@ mod tests {
         assert_eq!(second.key.map(|key| key.of(walk.record())), Some(&b"k"[..]));
         assert_eq!(second.value, None);
         assert_eq!(second.header_keys(walk.record()), [b"h", b"h"]);
+        assert_eq!(
+            second.headers(walk.record()),
+            [(&b"h"[..], Some(&b"1"[..])), (b"h", None)]
+        );
         assert_eq!(walk.next_record(), Ok(None));
     }
 

@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use bytes::Bytes;
 use protocol::{
     ErrorCode, Offset,
-    batch::{self, BatchBuilder, BatchHeader, Compression, TimestampType, put_varint},
+    batch::{self, BatchBuilder, BatchHeader, Compression, TimestampType, put_record, put_varint},
     records::{Malformed, OpenBounds, first_at_or_after, open, recompress},
 };
 
@@ -47,26 +47,22 @@ fn rec(offset_delta: i64, key: Option<&[u8]>, value: Option<&[u8]>) -> Rec {
     }
 }
 
-fn put_nullable(out: &mut Vec<u8>, bytes: Option<&[u8]>) {
-    put_varint(out, bytes.map_or(-1, |b| b.len() as i64));
-    out.extend_from_slice(bytes.unwrap_or_default());
-}
-
 fn framed(records: &[Rec]) -> Vec<u8> {
     let mut out = Vec::new();
     for record in records {
-        let mut body = vec![0];
-        put_varint(&mut body, record.timestamp_delta);
-        put_varint(&mut body, record.offset_delta);
-        put_nullable(&mut body, record.key.as_deref());
-        put_nullable(&mut body, record.value.as_deref());
-        put_varint(&mut body, record.headers.len() as i64);
-        for (key, value) in &record.headers {
-            put_nullable(&mut body, Some(key));
-            put_nullable(&mut body, value.as_deref());
-        }
-        put_varint(&mut out, body.len() as i64);
-        out.extend_from_slice(&body);
+        let headers: Vec<_> = record
+            .headers
+            .iter()
+            .map(|(key, value)| (&key[..], value.as_deref()))
+            .collect();
+        let pair = (record.key.as_deref(), record.value.as_deref());
+        put_record(
+            &mut out,
+            record.timestamp_delta,
+            record.offset_delta,
+            pair,
+            headers,
+        );
     }
     out
 }
