@@ -6,6 +6,7 @@
 //! **Never** decides anything about the cluster: it asks the active controller ([`controller_client`])
 //! and acts on the image that the controller's session streams to it ([`session`]).
 
+mod auto_create;
 pub mod broker;
 mod complaints;
 pub mod config;
@@ -21,6 +22,7 @@ pub mod isr_channel;
 pub mod kafka;
 pub mod listener;
 pub mod metric_names;
+mod partitions;
 pub mod producer_ids;
 pub mod records;
 pub mod session;

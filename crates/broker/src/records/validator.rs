@@ -35,15 +35,20 @@ impl Validator {
         if let Some(judged) = validate_briefly(&batches, &rules) {
             return judged;
         }
+        self.beside(move || validate(batches, &rules)).await
+    }
+
+    /// Does other work on whole batches in the same way: on a blocking thread, within the same bound.
+    pub async fn beside<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
         // The semaphore is never closed; without a permit there would be no bound, and no harm.
         let place = Arc::clone(&self.places).acquire_owned().await.ok();
-        let judging = tokio::task::spawn_blocking(move || {
-            let judged = validate(batches, &rules);
+        let working = tokio::task::spawn_blocking(move || {
+            let done = work();
             drop(place);
-            judged
+            done
         });
-        match judging.await {
-            Ok(judged) => judged,
+        match working.await {
+            Ok(done) => done,
             Err(error) => match error.try_into_panic() {
                 Ok(panic) => std::panic::resume_unwind(panic),
                 // Cancelled: the runtime is ending, and this task with it.

@@ -4,7 +4,7 @@
 //! topic that is not there is created, and the answer waits (briefly) until this broker knows it. The
 //! broker named as controller is a live broker: any broker forwards admin requests.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc};
 
 use ::metadata::{ClusterImage, PartitionRegistration, Topic};
 use kafka_protocol::{
@@ -14,18 +14,15 @@ use kafka_protocol::{
     },
     protocol::StrBytes,
 };
-use protocol::{
-    BrokerId, CONSUMER_OFFSETS, ErrorCode, PartitionIndex, TopicId, TopicName,
-    grpc::v1::{CreateTopicsRequest, NewTopic},
-};
+use protocol::{BrokerId, ErrorCode, PartitionIndex, TopicId, TopicName};
 use tokio::time::Instant;
 
-use crate::kafka::{Request, api::Api, authorized_operations, cluster_view};
+use crate::{
+    auto_create,
+    kafka::{Request, api::Api, authorized_operations, cluster_view},
+};
 
 pub(crate) const API: Api = Api::new(ApiKey::Metadata, 0, 13);
-
-/// How long an answer waits for a topic that it causes to be created.
-const AUTO_CREATE_WAIT: Duration = Duration::from_secs(2);
 
 /// What a client asked for: a name, an id or (answering either) why neither can be looked up.
 enum Wanted {
@@ -39,7 +36,11 @@ pub(crate) async fn handle(request: Request, message: MetadataRequest) -> Metada
     let may_create = request.version < 4 || message.allow_auto_topic_creation;
     let mut creation_errors = BTreeMap::new();
     if let (Some(wanted), true) = (&wanted, may_create && request.broker.config.auto_create_topics) {
-        creation_errors = create_missing(&request, wanted).await;
+        let names = wanted.iter().filter_map(|wanted| match wanted {
+            Wanted::Name(name) => Some(name.as_str()),
+            Wanted::Id(_) => None,
+        });
+        creation_errors = auto_create::create_missing(&request.broker, names).await;
     }
     let image = settled_image(&request, wanted.as_deref()).await;
     let topic_operations = authorized_operations::when(
@@ -152,71 +153,6 @@ fn look_up<'a>(image: &'a ClusterImage, wanted: &Wanted) -> Result<&'a Arc<Topic
         Wanted::Id(id) if id.is_zero() => Err(ErrorCode::UnknownTopicId),
         Wanted::Id(id) => image.topics.get(id).ok_or(ErrorCode::UnknownTopicId),
     }
-}
-
-/// Creates the topics that are wanted by a valid name and not there. Returns what went wrong, by name.
-async fn create_missing(request: &Request, wanted: &[Wanted]) -> BTreeMap<String, ErrorCode> {
-    let image = request.broker.images.current();
-    let missing: Vec<NewTopic> = wanted
-        .iter()
-        .filter_map(|wanted| match wanted {
-            Wanted::Name(name) if image.topic(name).is_none() && TopicName::new(name).is_ok() => {
-                Some(NewTopic {
-                    name: name.clone(),
-                    partitions: -1,
-                    replication_factor: -1,
-                    ..NewTopic::default()
-                })
-            }
-            _ => None,
-        })
-        .collect();
-    // The coordinator knows how its topic must look.
-    let (internal, missing): (Vec<_>, Vec<_>) = missing
-        .into_iter()
-        .partition(|topic| topic.name == CONSUMER_OFFSETS);
-    if !internal.is_empty()
-        && let Err((error, why)) = request.broker.groups.ensure_topic().await
-    {
-        tracing::debug!(%error, %why, "automatic creation of {CONSUMER_OFFSETS} failed");
-    }
-    if missing.is_empty() {
-        return BTreeMap::new();
-    }
-    let create = CreateTopicsRequest {
-        topics: missing,
-        validate_only: false,
-        timeout_ms: AUTO_CREATE_WAIT.as_millis() as u32,
-        auto_create: true,
-    };
-    let wanted: Vec<String> = create.topics.iter().map(|topic| topic.name.clone()).collect();
-    let reply = match request
-        .broker
-        .controller
-        .create_topics(create, Instant::now() + AUTO_CREATE_WAIT)
-        .await
-    {
-        Ok(reply) => reply,
-        // The client asks again; by then the topic may be there.
-        Err(error) => {
-            tracing::debug!(%error, "automatic topic creation failed");
-            return wanted
-                .into_iter()
-                .map(|name| (name, ErrorCode::LeaderNotAvailable))
-                .collect();
-        }
-    };
-    reply
-        .topics
-        .into_iter()
-        .filter_map(|topic| {
-            let code = topic.error.map_or(0, |error| error.code) as i16;
-            match ErrorCode::from_code(code).unwrap_or(ErrorCode::LeaderNotAvailable) {
-                ErrorCode::None | ErrorCode::TopicAlreadyExists => None,
-                error => Some((topic.name, error)),
-            }
-        })
-        .collect()
 }
 
 fn absent(

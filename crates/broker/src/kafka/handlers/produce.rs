@@ -8,7 +8,6 @@
 
 use std::time::Duration;
 
-use ::metadata::configs::TopicSettings;
 use bytes::Bytes;
 use kafka_protocol::{
     messages::{
@@ -20,8 +19,8 @@ use kafka_protocol::{
     },
     protocol::StrBytes,
 };
-use protocol::{BrokerId, ErrorCode, LeaderEpoch, PartitionIndex, TopicPartition, batch::TimestampType};
-use replication::{Acks, AppendResult, AppendTicket, ProduceAppend};
+use protocol::{BrokerId, ErrorCode, LeaderEpoch, PartitionIndex};
+use replication::{Acks, AppendResult, AppendTicket};
 use tokio::time::Instant;
 
 use crate::{
@@ -32,7 +31,7 @@ use crate::{
         dispatch::Refused,
         topic_ref::{self, TopicRef},
     },
-    metric_names, records,
+    partitions::append::{self, Producing},
 };
 
 pub(crate) const API: Api = Api {
@@ -143,7 +142,7 @@ pub(crate) async fn begin(
     finish(request, topics, unacknowledged, deadline)
 }
 
-/// Looks the partition up, validates its batches and enqueues the append.
+/// Looks the topic up, validates its batches and enqueues the append.
 async fn start(
     request: &Request,
     reference: &TopicRef,
@@ -152,60 +151,27 @@ async fn start(
     acks: Acks,
 ) -> State {
     let image = request.broker.images.current();
-    let failed = |error, message: String| State::Done(Outcome::failed(error, message));
     let topic = match reference.look_up(&image) {
         Ok(topic) => topic,
-        Err(error) => return failed(error, format!("{error}: this broker does not know the topic")),
-    };
-    // Kafka's own exception: its admin tools may, under the client id they have.
-    if topic.name.is_internal() && request.client_id.as_str() != ADMIN_CLIENT {
-        return failed(
-            ErrorCode::InvalidTopicException,
-            format!("Cannot append to internal topic {}", topic.name),
-        );
-    }
-    let replica = match request
-        .broker
-        .replicas
-        .partition(TopicPartition::new(topic.id, partition))
-    {
-        Ok(replica) => replica,
-        Err(error) => return failed(error, format!("{error}: {}-{partition}", topic.name)),
-    };
-    // Before the records are looked at: see `check_produce`.
-    if let Err(refused) = replica.check_produce(acks) {
-        return failed(refused.code(), refused.to_string());
-    }
-    let settings = TopicSettings::resolve(&image, &topic.name, &request.broker.config.node_defaults);
-    let rules = rules(request, &settings);
-    let Some(batches) = batches.filter(|batches| !batches.is_empty()) else {
-        return failed(
-            ErrorCode::InvalidRecord,
-            "the request has no record batch for the partition".to_owned(),
-        );
-    };
-    let bytes = batches.len() as u64;
-    match request.broker.validator.validate(batches, rules).await {
-        Ok(valid) => {
-            metrics::counter!(metric_names::TOPIC_BYTES_IN).increment(bytes);
-            metrics::counter!(metric_names::RECORDS_IN).increment(valid.record_count.unsigned_abs().into());
-            State::Appending(replica.append(ProduceAppend {
-                batches: valid.batches,
-                acks,
-                leader_epoch: None,
-                log_append_time:
-                    (rules.timestamp_type == TimestampType::LogAppendTime).then_some(rules.now_ms),
-            }))
+        Err(error) => {
+            let why = format!("{error}: this broker does not know the topic");
+            return State::Done(Outcome::failed(error, why));
         }
-        Err(error) => State::Done(Outcome {
-            error: error.code(),
+    };
+    let producing = Producing {
+        acks,
+        // KIP-110: before version 7, clients could not know of Zstandard.
+        zstd: request.version >= 7,
+        // Kafka's own exception: its admin tools may, under the client id they have.
+        internal_topics: request.client_id.as_str() == ADMIN_CLIENT,
+    };
+    match append::begin(&request.broker, &image, topic, partition, batches, producing).await {
+        Ok(ticket) => State::Appending(ticket),
+        Err(refusal) => State::Done(Outcome {
+            error: refusal.error,
             result: None,
-            message: Some(error.to_string()),
-            record_errors: error
-                .record_faults()
-                .iter()
-                .map(|fault| (fault.index, fault.kind.to_string()))
-                .collect(),
+            message: Some(refusal.message),
+            record_errors: refusal.faults,
             leader_hint: None,
         }),
     }
@@ -335,31 +301,4 @@ fn partition_response(request: &Request, index: i32, outcome: Outcome) -> Partit
         );
     }
     response
-}
-
-/// By what the topic's records are judged in this request.
-fn rules(request: &Request, settings: &TopicSettings) -> records::RecordRules {
-    let millis = |duration: Duration| i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
-    records::RecordRules {
-        max_message_bytes: settings.max_message_bytes as usize,
-        compacted: settings.cleanup_policy.compact,
-        timestamp_type: settings.timestamp_type,
-        before_max_ms: settings.timestamp_before_max.map_or(i64::MAX, millis),
-        after_max_ms: millis(settings.timestamp_after_max),
-        compression: settings.compression,
-        header_only: request.broker.config.batch_validation_header_only,
-        // KIP-110: before version 7, clients could not know of Zstandard.
-        zstd: request.version >= 7,
-        transactional: false,
-        now_ms: now_ms(),
-    }
-}
-
-/// Milliseconds since 1970, as record timestamps count.
-fn now_ms() -> i64 {
-    std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .map_or(0, |elapsed| {
-            i64::try_from(elapsed.as_millis()).unwrap_or(i64::MAX)
-        })
 }
