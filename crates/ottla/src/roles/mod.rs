@@ -3,7 +3,7 @@
 
 mod controller;
 mod quorum_watch;
-mod signals;
+pub(crate) mod signals;
 
 use std::process::ExitCode;
 

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 const TOLD_TWICE: i32 = 128 + 15;
 
 /// Cancelled by the first signal.
-pub(super) fn watch() -> anyhow::Result<CancellationToken> {
+pub(crate) fn watch() -> anyhow::Result<CancellationToken> {
     let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
     let ending = CancellationToken::new();

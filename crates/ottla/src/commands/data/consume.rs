@@ -1,30 +1,46 @@
-//! `ottla consume`: one line a record, from assigned partitions.
+//! `ottla consume`: one line a record, from partitions that are assigned here, or as a member of a group.
 
 use std::{
-    io::{BufWriter, IsTerminal, Write},
+    collections::BTreeSet,
     process::ExitCode,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, bail, ensure};
 use rdkafka::{
-    Message, Offset, TopicPartitionList,
+    ClientConfig, Offset, TopicPartitionList,
     consumer::{BaseConsumer, Consumer},
-    error::KafkaError,
-    message::Headers,
+    error::{KafkaError, RDKafkaErrorCode},
 };
+use tokio_util::sync::CancellationToken;
 
-use super::{Client, lines::LineFormat};
+use super::{
+    Client,
+    lines::LineFormat,
+    printing::{Commits, Printing, is_broken_pipe},
+};
+use crate::roles::signals;
 
-/// Print the records of a topic as lines on standard output.
+/// How long one look for a record takes: a signal is noticed by then.
+const LOOK: Duration = Duration::from_millis(200);
+/// How often a group's offsets are committed, as Kafka's `auto.commit.interval.ms` has it by default.
+const COMMIT_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Print the records of topics as lines on standard output.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Consume {
-    /// The topic.
-    topic: String,
+    /// The topics; with --group also regular expressions, which begin with ^.
+    #[arg(required = true, value_name = "TOPIC")]
+    topics: Vec<String>,
+    /// Read as a member of this group: share the partitions with its other members, go on where the group
+    /// stopped, and commit what was printed.
+    #[arg(long, short, value_name = "ID")]
+    group: Option<String>,
     /// Only this partition.
-    #[arg(long, short)]
+    #[arg(long, short, conflicts_with = "group")]
     partition: Option<i32>,
-    /// Start with the first record there is; otherwise with the next one written.
+    /// Start with the first record there is, otherwise with the next one written; with --group where nothing
+    /// is committed yet.
     #[arg(long, conflicts_with = "offset")]
     from_beginning: bool,
     /// Start at this offset; −n starts n records before the end.
@@ -33,7 +49,7 @@ pub(crate) struct Consume {
     /// End after so many records.
     #[arg(long, short)]
     count: Option<u64>,
-    /// End when every partition's end is reached.
+    /// End when every partition's end is reached; with --group, of those that this member has.
     #[arg(long, short)]
     exit: bool,
     #[command(flatten)]
@@ -44,22 +60,88 @@ pub(crate) struct Consume {
 
 impl Consume {
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
+        ensure!(
+            self.topics.len() == 1 || self.partition.is_none(),
+            "--partition needs a single topic"
+        );
+        ensure!(
+            !self.exit || (self.topics.len() == 1 && !self.topics[0].starts_with('^')),
+            "--exit needs a single topic: the ends of several cannot be told apart"
+        );
+        // For the signals alone: the consumer has threads of its own.
+        let signals = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .context("cannot start the runtime")?;
+        let stop = {
+            let _inside = signals.enter();
+            signals::watch()?
+        };
+        let consumed = match &self.group {
+            Some(group) => self.as_member(group, &stop),
+            None => self.assigned(&stop),
+        };
+        signals.shutdown_background();
+        match consumed {
+            // A reader that has seen enough, such as `head`.
+            Err(error) if is_broken_pipe(&error) => Ok(ExitCode::SUCCESS),
+            consumed => consumed.map(|()| ExitCode::SUCCESS),
+        }
+    }
+
+    /// Reads partitions that are assigned here.
+    fn assigned(&self, stop: &CancellationToken) -> anyhow::Result<()> {
         let mut config = self.client.config()?;
-        // Partitions are assigned here, so no group coordinates; the name is a formality of the library.
+        // No group coordinates; the name is a formality of the library.
         config
             .set("group.id", "ottla-consume")
             .set("enable.auto.commit", "false")
             .set("enable.partition.eof", "true");
-        let consumer: BaseConsumer = config.create().context("cannot make a consumer")?;
-        let partitions = self.partitions(&consumer)?;
+        let consumer: BaseConsumer<Printing> = config
+            .create_with_context(Printing::new(self.format.clone(), Commits::None))
+            .context("cannot make a consumer")?;
         let mut assignment = TopicPartitionList::new();
-        for &partition in &partitions {
-            assignment.add_partition_offset(&self.topic, partition, self.start())?;
+        for topic in &self.topics {
+            for partition in self.partitions(&consumer, topic)? {
+                assignment.add_partition_offset(topic, partition, self.start())?;
+            }
         }
         consumer
             .assign(&assignment)
             .context("cannot assign the partitions")?;
-        self.print(&consumer, partitions.len())
+        self.print(&consumer, stop)
+    }
+
+    /// Reads what the group gives this member, and leaves the group at the end.
+    fn as_member(&self, group: &str, stop: &CancellationToken) -> anyhow::Result<()> {
+        let mut config = self.client.config()?;
+        // As Kafka's consumers have it unless they are told otherwise, but of what was printed: so it is done
+        // here.
+        let commits = config
+            .get("enable.auto.commit")
+            .is_none_or(|value| value == "true");
+        let interval = commit_interval(&config)?;
+        config
+            .set("group.id", group)
+            .set("enable.auto.commit", "false")
+            .set("enable.partition.eof", "true");
+        if config.get("auto.offset.reset").is_none() {
+            let reset = if self.from_beginning { "earliest" } else { "latest" };
+            config.set("auto.offset.reset", reset);
+        }
+        let commits = if commits {
+            Commits::Every(interval)
+        } else {
+            Commits::None
+        };
+        let consumer: BaseConsumer<Printing> = config
+            .create_with_context(Printing::new(self.format.clone(), commits))
+            .context("cannot make a consumer")?;
+        let topics: Vec<&str> = self.topics.iter().map(String::as_str).collect();
+        consumer.subscribe(&topics).context("cannot subscribe")?;
+        // Dropped, the consumer leaves the group, whatever came of it.
+        self.print(&consumer, stop)
     }
 
     fn start(&self) -> Offset {
@@ -71,27 +153,23 @@ impl Consume {
         }
     }
 
-    fn partitions(&self, consumer: &BaseConsumer) -> anyhow::Result<Vec<i32>> {
+    fn partitions(&self, consumer: &BaseConsumer<Printing>, topic: &str) -> anyhow::Result<Vec<i32>> {
         let metadata = consumer
-            .fetch_metadata(Some(&self.topic), Duration::from_secs(30))
+            .fetch_metadata(Some(topic), Duration::from_secs(30))
             .with_context(|| {
                 format!(
                     "the cluster's metadata could not be fetched; is it running at {}?",
                     self.client.bootstrap_server
                 )
             })?;
-        let topic = metadata
+        let found = metadata
             .topics()
             .first()
             .context("the cluster answered without the topic")?;
-        if let Some(error) = topic.error() {
-            bail!(
-                "topic {}: {}",
-                self.topic,
-                rdkafka::error::RDKafkaErrorCode::from(error)
-            );
+        if let Some(error) = found.error() {
+            bail!("topic {topic}: {}", RDKafkaErrorCode::from(error));
         }
-        let all: Vec<i32> = topic
+        let all: Vec<i32> = found
             .partitions()
             .iter()
             .map(rdkafka::metadata::MetadataPartition::id)
@@ -101,67 +179,91 @@ impl Consume {
             Some(partition) => {
                 ensure!(
                     all.contains(&partition),
-                    "topic {} has no partition {partition}",
-                    self.topic
+                    "topic {topic} has no partition {partition}"
                 );
                 Ok(vec![partition])
             }
         }
     }
 
-    fn print(&self, consumer: &BaseConsumer, partitions: usize) -> anyhow::Result<ExitCode> {
-        let stdout = std::io::stdout();
-        let to_terminal = stdout.is_terminal();
-        let mut out = BufWriter::new(stdout.lock());
-        let mut line = Vec::new();
+    /// Prints what comes until there is enough, or `stop`; then commits what was printed.
+    fn print(&self, consumer: &BaseConsumer<Printing>, stop: &CancellationToken) -> anyhow::Result<()> {
+        let printing = consumer.context();
+        let mut at_end = BTreeSet::new();
+        let mut committed = Instant::now();
         let mut printed = 0_u64;
-        let mut at_end = std::collections::BTreeSet::new();
-        while self.count.is_none_or(|count| printed < count) {
-            let message = match consumer.poll(Duration::from_millis(200)) {
+        while self.count.is_none_or(|count| printed < count) && !stop.is_cancelled() {
+            if printing
+                .interval()
+                .is_some_and(|interval| committed.elapsed() >= interval)
+            {
+                // What could not be committed now is committed with what comes after it.
+                if let Err(error) = printing.commit(consumer) {
+                    if is_broken_pipe(&error) {
+                        return Err(error);
+                    }
+                    eprintln!("ottla: offsets were not committed: {error:#}");
+                }
+                committed = Instant::now();
+            }
+            match consumer.poll(LOOK) {
                 None => {
-                    out.flush()?;
-                    continue;
+                    printing.flush()?;
+                    if self.exit && printing.has_joined() && is_done(consumer, &at_end)? {
+                        break;
+                    }
+                }
+                Some(Ok(message)) => {
+                    printing.print(&message)?;
+                    printed += 1;
                 }
                 Some(Err(KafkaError::PartitionEOF(partition))) => {
                     at_end.insert(partition);
-                    if self.exit && at_end.len() == partitions {
+                    if self.exit && is_done(consumer, &at_end)? {
                         break;
                     }
-                    continue;
                 }
-                Some(Err(error)) => return Err(error).context("reading failed"),
-                Some(Ok(message)) => message,
-            };
-            let headers: Vec<(&str, &[u8])> = message
-                .headers()
-                .map(|headers| {
-                    headers
-                        .iter()
-                        .map(|header| (header.key, header.value.unwrap_or_default()))
-                        .collect()
-                })
-                .unwrap_or_default();
-            line.clear();
-            self.format.write(
-                &mut line,
-                &headers,
-                message.key(),
-                message.payload().unwrap_or_default(),
-            );
-            line.push(b'\n');
-            if let Err(error) = out
-                .write_all(&line)
-                .and_then(|()| if to_terminal { out.flush() } else { Ok(()) })
-            {
-                // A reader that has seen enough, such as `head`.
-                if error.kind() == std::io::ErrorKind::BrokenPipe {
-                    return Ok(ExitCode::SUCCESS);
+                Some(Err(error)) if self.group.is_some() && passes(&error) => eprintln!("ottla: {error}"),
+                Some(Err(error)) => {
+                    // What was read until now counts.
+                    printing.commit(consumer)?;
+                    return Err(error).context("reading failed");
                 }
-                return Err(error).context("cannot write to standard output");
             }
-            printed += 1;
         }
-        out.flush()?;
-        Ok(ExitCode::SUCCESS)
+        printing
+            .commit(consumer)
+            .context("what was printed could not be committed")
+    }
+}
+
+/// Whether everything that is assigned has been read to its end.
+fn is_done(consumer: &BaseConsumer<Printing>, at_end: &BTreeSet<i32>) -> anyhow::Result<bool> {
+    let assignment = consumer.assignment().context("the assignment is not known")?;
+    let partitions = assignment.elements();
+    Ok(partitions
+        .iter()
+        .all(|partition| at_end.contains(&partition.partition())))
+}
+
+/// Whether a member of a group goes on after this: brokers come back, and topics may come to be.
+fn passes(error: &KafkaError) -> bool {
+    match error {
+        KafkaError::MessageConsumptionFatal(_) => false,
+        KafkaError::MessageConsumption(code) => !matches!(code, RDKafkaErrorCode::AutoOffsetReset),
+        _ => false,
+    }
+}
+
+/// How often to commit: the library's own setting, in milliseconds.
+fn commit_interval(config: &ClientConfig) -> anyhow::Result<Duration> {
+    match config.get("auto.commit.interval.ms") {
+        None => Ok(COMMIT_INTERVAL),
+        Some(ms) => {
+            let ms = ms
+                .parse()
+                .with_context(|| format!("auto.commit.interval.ms={ms} is no number of milliseconds"))?;
+            Ok(Duration::from_millis(ms))
+        }
     }
 }

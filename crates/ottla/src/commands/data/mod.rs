@@ -2,6 +2,7 @@
 
 mod consume;
 mod lines;
+mod printing;
 mod produce;
 
 use rdkafka::ClientConfig;
@@ -16,7 +17,12 @@ pub(crate) struct Client {
     #[arg(long, env = "OTTLA_BOOTSTRAP_SERVER", default_value = "localhost:9092")]
     bootstrap_server: String,
     /// Set a property of librdkafka, such as `compression.type=zstd`.
-    #[arg(short = 'X', long = "property", value_name = "KEY=VALUE")]
+    #[arg(
+        short = 'X',
+        long = "property",
+        visible_aliases = ["consumer-property", "producer-property"],
+        value_name = "KEY=VALUE"
+    )]
     properties: Vec<String>,
 }
 

@@ -1,0 +1,194 @@
+//! What `ottla consume` has printed, and what a group may therefore commit.
+//!
+//! Offsets are committed only of records whose lines have left this process: at intervals, before
+//! partitions are given up, and at the end.
+
+use std::{
+    collections::BTreeMap,
+    io::{self, BufWriter, ErrorKind, IsTerminal, Stdout, Write},
+    mem,
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use anyhow::Context;
+use rdkafka::{
+    ClientContext, Message, Offset, TopicPartitionList,
+    consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, Rebalance},
+    message::{BorrowedMessage, Headers},
+};
+
+use super::lines::LineFormat;
+
+/// Whether and when offsets are committed.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Commits {
+    /// Never.
+    None,
+    /// So often, before partitions are given up, and at the end.
+    Every(Duration),
+}
+
+/// A consumer's lines. The library calls it when partitions come and go.
+#[derive(Debug)]
+pub(super) struct Printing {
+    format: LineFormat,
+    commits: Commits,
+    /// Whether the group has given this member its share.
+    joined: AtomicBool,
+    printed: Mutex<Printed>,
+}
+
+#[derive(Debug)]
+struct Printed {
+    out: BufWriter<Stdout>,
+    to_terminal: bool,
+    line: Vec<u8>,
+    /// The offset after the last record that was printed and is not committed, by topic and partition.
+    next: BTreeMap<String, BTreeMap<i32, i64>>,
+}
+
+impl Printing {
+    pub(super) fn new(format: LineFormat, commits: Commits) -> Self {
+        let stdout = io::stdout();
+        Self {
+            format,
+            commits,
+            joined: AtomicBool::new(false),
+            printed: Mutex::new(Printed {
+                to_terminal: stdout.is_terminal(),
+                out: BufWriter::new(stdout),
+                line: Vec::new(),
+                next: BTreeMap::new(),
+            }),
+        }
+    }
+
+    /// How often to commit.
+    pub(super) fn interval(&self) -> Option<Duration> {
+        match self.commits {
+            Commits::None => None,
+            Commits::Every(interval) => Some(interval),
+        }
+    }
+
+    /// Whether the group has given this member its share, which may be nothing.
+    pub(super) fn has_joined(&self) -> bool {
+        self.joined.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn print(&self, message: &BorrowedMessage<'_>) -> anyhow::Result<()> {
+        let headers: Vec<(&str, &[u8])> = message
+            .headers()
+            .map(|headers| {
+                headers
+                    .iter()
+                    .map(|header| (header.key, header.value.unwrap_or_default()))
+                    .collect()
+            })
+            .unwrap_or_default();
+        let mut printed = self.printed();
+        let mut line = mem::take(&mut printed.line);
+        line.clear();
+        self.format.write(
+            &mut line,
+            &headers,
+            message.key(),
+            message.payload().unwrap_or_default(),
+        );
+        line.push(b'\n');
+        let written = printed.out.write_all(&line);
+        printed.line = line;
+        written.context("cannot write to standard output")?;
+        if printed.to_terminal {
+            printed.flush()?;
+        }
+        if self.interval().is_some() {
+            printed.reached(message.topic(), message.partition(), message.offset() + 1);
+        }
+        Ok(())
+    }
+
+    pub(super) fn flush(&self) -> anyhow::Result<()> {
+        self.printed().flush()
+    }
+
+    /// Commits what was printed since the last time; after a failure it is part of the next.
+    pub(super) fn commit(&self, consumer: &BaseConsumer<Self>) -> anyhow::Result<()> {
+        let mut printed = self.printed();
+        printed.flush()?;
+        let offsets = printed.offsets()?;
+        if offsets.count() > 0 {
+            consumer.commit(&offsets, CommitMode::Sync)?;
+            printed.next.clear();
+        }
+        Ok(())
+    }
+
+    fn printed(&self) -> MutexGuard<'_, Printed> {
+        self.printed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Printed {
+    fn flush(&mut self) -> anyhow::Result<()> {
+        self.out.flush().context("cannot write to standard output")
+    }
+
+    fn reached(&mut self, topic: &str, partition: i32, next: i64) {
+        match self.next.get_mut(topic) {
+            Some(partitions) => {
+                partitions.insert(partition, next);
+            }
+            None => {
+                self.next
+                    .insert(topic.to_owned(), BTreeMap::from([(partition, next)]));
+            }
+        }
+    }
+
+    fn offsets(&self) -> anyhow::Result<TopicPartitionList> {
+        let mut offsets = TopicPartitionList::new();
+        for (topic, partitions) in &self.next {
+            for (&partition, &next) in partitions {
+                offsets.add_partition_offset(topic, partition, Offset::Offset(next))?;
+            }
+        }
+        Ok(offsets)
+    }
+}
+
+/// Whether standard output has a reader no more, such as `head` that has seen enough.
+pub(super) fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    let of_pipe = |cause: &io::Error| cause.kind() == ErrorKind::BrokenPipe;
+    error
+        .chain()
+        .any(|cause| cause.downcast_ref::<io::Error>().is_some_and(of_pipe))
+}
+
+impl ClientContext for Printing {}
+
+impl ConsumerContext for Printing {
+    /// Partitions that another member gets begin there where this one stopped.
+    fn pre_rebalance(&self, consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
+        if let Rebalance::Revoke(_) = rebalance {
+            self.joined.store(false, Ordering::Relaxed);
+            if let Err(error) = self.commit(consumer)
+                && !is_broken_pipe(&error)
+            {
+                eprintln!("ottla: offsets were not committed before a rebalance: {error:#}");
+            }
+            // Whatever became of it: what is not ours any more is not ours to commit.
+            self.printed().next.clear();
+        }
+    }
+
+    fn post_rebalance(&self, _: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
+        if let Rebalance::Assign(_) = rebalance {
+            self.joined.store(true, Ordering::Relaxed);
+        }
+    }
+}
