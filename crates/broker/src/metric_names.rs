@@ -4,7 +4,7 @@
 use kafka_protocol::messages::ApiKey;
 use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
 
-/// Kafka requests answered, by `request`.
+/// Requests answered, by `request`: Kafka's, and those of the gRPC service for records.
 pub const REQUESTS: &str = "ottla_requests_total";
 /// From a Kafka request's frame to its answer, by `request`; long polls included.
 pub const REQUEST_SECONDS: &str = "ottla_request_seconds";
@@ -35,21 +35,15 @@ pub const GROUP_REBALANCES: &str = "ottla_group_rebalances_total";
 /// Offsets that groups have committed.
 pub const GROUP_COMMITS: &str = "ottla_group_offset_commits_total";
 /// Records between a group's committed offset and its partition's end, by `group`, `topic` and `partition`.
-/// These series come and go with groups and their offsets, so no recorder has them.
 pub const GROUP_LAG: &str = "ottla_group_lag";
-/// What it means, for its `# HELP` line.
-pub const GROUP_LAG_HELP: &str = "Records between a group's committed offset and its partition's end";
 /// How long ago the first record was written that a group has not committed, as above.
 pub const GROUP_LAG_SECONDS: &str = "ottla_group_lag_seconds";
-/// What it means, for its `# HELP` line.
-pub const GROUP_LAG_SECONDS_HELP: &str =
-    "How long ago the first record was written that a group has not committed";
 /// Records that group coordinators have written.
 pub const GROUP_RECORDS: &str = "ottla_group_records_total";
 
 /// Describes them to the recorder, for `# HELP` lines.
 pub fn describe() {
-    describe_counter!(REQUESTS, "Kafka requests answered");
+    describe_counter!(REQUESTS, "Requests answered: Kafka's, and gRPC's for records");
     describe_histogram!(
         REQUEST_SECONDS,
         Unit::Seconds,
@@ -89,6 +83,15 @@ pub fn describe() {
     );
     describe_counter!(GROUP_REBALANCES, "Generations that groups have begun");
     describe_counter!(GROUP_COMMITS, "Offsets that groups have committed");
+    describe_gauge!(
+        GROUP_LAG,
+        "Records between a group's committed offset and its partition's end"
+    );
+    describe_gauge!(
+        GROUP_LAG_SECONDS,
+        Unit::Seconds,
+        "How long ago the first record was written that a group has not committed"
+    );
     describe_counter!(GROUP_RECORDS, "Records that group coordinators have written");
 }
 

@@ -38,7 +38,7 @@ Produce 0 to 2 are advertised and close the connection: Kafka 4 does the same, b
 compression to be missing where they are not advertised.
 
 Records travel in batches of format version 2 (magic 2), compressed with gzip, snappy, lz4, zstd or not at all.
-The public gRPC services on the same port are described in `proto/ottla/v1/admin.proto` and by reflection.
+The public gRPC services on the same port are described in `proto/ottla/v1/admin.proto` and `records.proto`, and by reflection.
 ";
 
 fn configuration() -> String {

@@ -1,4 +1,4 @@
-//! The gRPC services of the client port: administration, health and reflection.
+//! The gRPC services of the client port: administration, records, health and reflection.
 
 use protocol::grpc::FILE_DESCRIPTOR_SET;
 use protocol::grpc::v1::admin_server::AdminServer;
@@ -10,16 +10,20 @@ use tonic_health::server::{HealthReporter, health_reporter};
 use tonic_reflection::server::Builder;
 
 use crate::grpc_admin::AdminService;
+use crate::grpc_records::RecordsService;
 use crate::session::SessionStatus;
 
 /// Services that clients may know of, by their full names.
-const PUBLIC: [&str; 2] = ["ottla.v1.Admin", "grpc.health.v1.Health"];
+const PUBLIC: [&str; 3] = ["ottla.v1.Admin", "ottla.v1.Records", "grpc.health.v1.Health"];
+/// Those whose health can be asked for: the whole server's, under the empty name, and our own.
+const WATCHED: [&str; 3] = ["", "ottla.v1.Admin", "ottla.v1.Records"];
 
-/// `admin`, health, and reflection (v1 and v1alpha: older grpcurl knows only the latter).
+/// `admin`, `records`, health, and reflection (v1 and v1alpha: older grpcurl knows only the latter).
 ///
-/// The health of the whole server follows `status` until `stop`.
+/// Their health follows `status` until `stop`.
 pub(super) fn routes(
     admin: AdminService,
+    records: RecordsService,
     status: watch::Receiver<SessionStatus>,
     stop: CancellationToken,
 ) -> Result<Routes, tonic_reflection::server::Error> {
@@ -32,6 +36,7 @@ pub(super) fn routes(
         PUBLIC.into_iter().fold(builder, Builder::with_service_name)
     };
     Ok(Routes::new(AdminServer::new(admin))
+        .add_service(records.server())
         .add_service(health)
         .add_service(reflection().build_v1()?)
         .add_service(reflection().build_v1alpha()?))
@@ -48,7 +53,9 @@ async fn report(
         } else {
             ServingStatus::NotServing
         };
-        reporter.set_service_status("", serving).await;
+        for service in WATCHED {
+            reporter.set_service_status(service, serving).await;
+        }
         tokio::select! {
             () = stop.cancelled() => return,
             changed = status.changed() => if changed.is_err() { return },

@@ -31,7 +31,8 @@ use crate::controller_client::{ControllerClient, ControllerLocator};
 use crate::coordinator::group_runtime::{self, GroupCoordinatorParts};
 use crate::group_lag;
 use crate::grpc_admin::AdminService;
-use crate::http::{self, MetricsPage, PassingSeries};
+use crate::grpc_records::RecordsService;
+use crate::http;
 use crate::identity::NodeIdentity;
 use crate::internal_server::NodeService;
 use crate::isr_channel::ControllerIsrChannel;
@@ -39,6 +40,7 @@ use crate::listener::{self, BindError, ConnectionGate, Http2Windows, Services};
 use crate::metric_names;
 use crate::producer_ids::ProducerIds;
 use crate::records::Validator;
+use crate::relay::{Peers, Relay, RelayService};
 use crate::session::{self, ImageStore, Introduction, SessionParts, SessionStatus, SessionTimings};
 use crate::shutdown::NodeShutdown;
 
@@ -197,14 +199,18 @@ impl Broker {
             context.clone(),
             stop.child_token(),
         ));
-        let lags = PassingSeries::default();
-        let page = MetricsPage::from(metrics).with(lags.clone());
         let pages = move |grpc: Routes| {
             let status = status.clone();
-            http::router(page.clone(), Arc::new(move || readiness(*status.borrow())), grpc)
+            http::router(
+                metrics.clone(),
+                Arc::new(move || readiness(*status.borrow())),
+                grpc,
+            )
         };
-        let node =
-            Routes::new(NodeService::server(identity, locator)).add_service(replication_server(leaders));
+        let peers = Peers::new(Arc::clone(&identity), context.images.clone());
+        let node = Routes::new(NodeService::server(Arc::clone(&identity), locator))
+            .add_service(replication_server(leaders))
+            .add_service(RelayService::server(identity, context.clone()));
         let internal_server = tokio::spawn(listener::serve(
             internal.socket,
             Services {
@@ -230,13 +236,23 @@ impl Broker {
         tokio::spawn(group_lag::measure(
             context.groups.clone(),
             admin.clone(),
-            lags,
             stop.child_token(),
         ));
+        let records = RecordsService::new(
+            context.clone(),
+            Relay::new(context.clone(), peers),
+            admin.clone(),
+            opened.clone(),
+            ports.stop_clients.clone(),
+        );
         let gate = ConnectionGate::new(context.config.connections.clone());
         for (name, port) in clients {
-            let public =
-                public_services::routes(admin.clone(), session.status(), ports.stop_clients.clone())?;
+            let public = public_services::routes(
+                admin.clone(),
+                records.clone(),
+                session.status(),
+                ports.stop_clients.clone(),
+            )?;
             let services = Services {
                 web: pages(public),
                 windows: Http2Windows::CLIENTS,

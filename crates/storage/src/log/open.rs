@@ -4,7 +4,7 @@ use std::{
     path::Path,
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering},
+        atomic::{AtomicI64, AtomicU64},
     },
 };
 
@@ -99,6 +99,7 @@ impl Log {
             created_ms: options.now_ms,
             now_ms: options.now_ms,
             reserved: opened.segments.last().map_or(0, |active| active.size()),
+            closed: false,
         };
         let log = Self {
             files,
@@ -114,7 +115,6 @@ impl Log {
             read_hints: Mutex::default(),
             flushing: Mutex::new(()),
             failure: OnceLock::new(),
-            closed: AtomicBool::new(false),
             deleted: Mutex::default(),
             structure: Mutex::new(()),
             writer: Mutex::new(writer),
@@ -150,8 +150,7 @@ impl Log {
             drop(writer);
             self.flush()?;
         }
-        let _writer = self.writer.lock();
-        self.closed.store(true, Ordering::Release);
+        self.writer.lock().closed = true;
         Ok(())
     }
 }

@@ -19,7 +19,6 @@ mod clock;
 mod journal;
 mod loader;
 mod offsets_topic;
-mod pauses;
 pub(crate) mod placement;
 mod service;
 mod shard_task;
