@@ -1,7 +1,9 @@
 //! How far the groups of this broker lag, for `/metrics`: measured every few seconds, from what is
 //! committed and from the ends of the partitions, which other leaders are asked for in one call each.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::fmt::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use crate::coordinator::group::{GroupLag, GroupShard};
 use crate::coordinator::group_runtime::GroupCoordinator;
 use crate::grpc_admin::AdminService;
+use crate::http::PassingSeries;
 use crate::metric_names;
 
 /// Between two measurements.
@@ -30,15 +33,17 @@ const STATES: [&str; 5] = [
 
 /// A topic's name and a partition of it.
 type Place = (Arc<str>, i32);
-/// The labels of one lag: group, topic, partition.
-type Series = (String, Arc<str>, i32);
 
-/// Measures until `stop`; `admin` reaches the leaders of all partitions.
-pub(crate) async fn measure(groups: GroupCoordinator, admin: AdminService, stop: CancellationToken) {
+/// Measures until `stop`, and keeps `shown` to what was found; `admin` reaches the leaders of all partitions.
+pub(crate) async fn measure(
+    groups: GroupCoordinator,
+    admin: AdminService,
+    shown: PassingSeries,
+    stop: CancellationToken,
+) {
     let mut clock = tokio::time::interval(INTERVAL);
     clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut ends = Ends::default();
-    let mut shown = BTreeSet::new();
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
@@ -53,7 +58,8 @@ pub(crate) async fn measure(groups: GroupCoordinator, admin: AdminService, stop:
             .map(|(topic, partition, _)| (Arc::clone(topic), partition.get()))
             .collect();
         ends.take(Instant::now(), ask(&admin, places).await);
-        shown = report_lags(&found, &ends, shown);
+        // All of them anew: what was not found is not shown any more.
+        shown.show(&render(&found, &ends, Instant::now()));
     }
 }
 
@@ -84,34 +90,49 @@ async fn ask(admin: &AdminService, places: BTreeSet<Place>) -> BTreeMap<Place, i
         .collect()
 }
 
-/// Sets the gauges; what was shown before and is no more becomes "not a number", which queries ignore.
-fn report_lags(found: &[GroupLag], ends: &Ends, before: BTreeSet<Series>) -> BTreeSet<Series> {
-    let mut shown = BTreeSet::new();
+/// The lags in Prometheus' text format; nothing where there is none.
+fn render(found: &[GroupLag], ends: &Ends, now: Instant) -> String {
+    let mut series = Vec::new();
     for group in found {
+        let name = escaped(group.group.as_str());
         for (topic, partition, committed) in &group.offsets {
             let place = (Arc::clone(topic), partition.get());
-            let Some(lag) = ends.lag(&place, committed.offset.get(), Instant::now()) else {
-                continue;
-            };
-            let series = (group.group.to_string(), place.0, place.1);
-            show(&series, lag.records as f64, lag.behind.as_secs_f64());
-            shown.insert(series);
+            if let Some(lag) = ends.lag(&place, committed.get(), now) {
+                let topic = escaped(topic);
+                series.push((
+                    format!(r#"group="{name}",topic="{topic}",partition="{partition}""#),
+                    lag,
+                ));
+            }
         }
     }
-    for gone in before.difference(&shown) {
-        show(gone, f64::NAN, f64::NAN);
+    let mut text = String::new();
+    if series.is_empty() {
+        return text;
     }
-    shown
+    let mut family = |name: &str, help: &str, value: fn(&Lag) -> f64| {
+        // Writing to a string does not fail.
+        let _ = write!(text, "# HELP {name} {help}\n# TYPE {name} gauge\n");
+        for (labels, lag) in &series {
+            let _ = writeln!(text, "{name}{{{labels}}} {}", value(lag));
+        }
+        text.push('\n');
+    };
+    let (records, seconds) = (metric_names::GROUP_LAG, metric_names::GROUP_LAG_SECONDS);
+    family(records, metric_names::GROUP_LAG_HELP, |lag| lag.records as f64);
+    family(seconds, metric_names::GROUP_LAG_SECONDS_HELP, |lag| {
+        lag.behind.as_secs_f64()
+    });
+    text
 }
 
-fn show((group, topic, partition): &Series, records: f64, seconds: f64) {
-    let labels = [
-        ("group", group.clone()),
-        ("topic", topic.to_string()),
-        ("partition", partition.to_string()),
-    ];
-    metrics::gauge!(metric_names::GROUP_LAG, &labels).set(records);
-    metrics::gauge!(metric_names::GROUP_LAG_SECONDS, &labels).set(seconds);
+/// A label's value as the format wants it: group ids are whatever clients say.
+fn escaped(value: &str) -> Cow<'_, str> {
+    if !value.contains(['\\', '"', '\n']) {
+        return Cow::Borrowed(value);
+    }
+    let escaped = value.replace('\\', r"\\").replace('"', "\\\"");
+    Cow::Owned(escaped.replace('\n', r"\n"))
 }
 
 /// How far one group is behind on one partition.
@@ -173,6 +194,8 @@ impl Ends {
 
 #[cfg(test)]
 mod tests {
+    use protocol::{Offset, PartitionIndex};
+
     use super::*;
 
     fn sampled(ends: &[i64]) -> (Ends, Place, Instant) {
@@ -203,5 +226,35 @@ mod tests {
         let (ends, place, now) = sampled(&[500, 3]);
         let lag = ends.lag(&place, 0, now).expect("known");
         assert_eq!((lag.records, lag.behind), (3, Duration::ZERO));
+    }
+
+    #[test]
+    fn the_series_are_those_that_are_there() {
+        let (ends, place, now) = sampled(&[100, 200, 300]);
+        let group = |name: &str, committed| GroupLag {
+            group: name.into(),
+            state: "Empty",
+            members: 0,
+            offsets: vec![
+                (Arc::clone(&place.0), PartitionIndex(0), Offset(committed)),
+                (Arc::from("unknown"), PartitionIndex(0), Offset(0)),
+            ],
+        };
+        let found = [group("g", 250), group("a\"b\\c\nd", 300)];
+        let shown = r#"# HELP ottla_group_lag Records between a group's committed offset and its partition's end
+# TYPE ottla_group_lag gauge
+ottla_group_lag{group="g",topic="orders",partition="0"} 50
+ottla_group_lag{group="a\"b\\c\nd",topic="orders",partition="0"} 0
+
+# HELP ottla_group_lag_seconds How long ago the first record was written that a group has not committed
+# TYPE ottla_group_lag_seconds gauge
+ottla_group_lag_seconds{group="g",topic="orders",partition="0"} 5
+ottla_group_lag_seconds{group="a\"b\\c\nd",topic="orders",partition="0"} 0
+
+"#;
+        assert_eq!(render(&found, &ends, now), shown);
+        // The group has died, or is another broker's by now.
+        assert!(!render(&found[1..], &ends, now).contains("group=\"g\""));
+        assert_eq!(render(&[], &ends, now), "");
     }
 }

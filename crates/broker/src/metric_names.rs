@@ -35,9 +35,15 @@ pub const GROUP_REBALANCES: &str = "ottla_group_rebalances_total";
 /// Offsets that groups have committed.
 pub const GROUP_COMMITS: &str = "ottla_group_offset_commits_total";
 /// Records between a group's committed offset and its partition's end, by `group`, `topic` and `partition`.
+/// These series come and go with groups and their offsets, so no recorder has them.
 pub const GROUP_LAG: &str = "ottla_group_lag";
+/// What it means, for its `# HELP` line.
+pub const GROUP_LAG_HELP: &str = "Records between a group's committed offset and its partition's end";
 /// How long ago the first record was written that a group has not committed, as above.
 pub const GROUP_LAG_SECONDS: &str = "ottla_group_lag_seconds";
+/// What it means, for its `# HELP` line.
+pub const GROUP_LAG_SECONDS_HELP: &str =
+    "How long ago the first record was written that a group has not committed";
 /// Records that group coordinators have written.
 pub const GROUP_RECORDS: &str = "ottla_group_records_total";
 
@@ -83,15 +89,6 @@ pub fn describe() {
     );
     describe_counter!(GROUP_REBALANCES, "Generations that groups have begun");
     describe_counter!(GROUP_COMMITS, "Offsets that groups have committed");
-    describe_gauge!(
-        GROUP_LAG,
-        "Records between a group's committed offset and its partition's end"
-    );
-    describe_gauge!(
-        GROUP_LAG_SECONDS,
-        Unit::Seconds,
-        "How long ago the first record was written that a group has not committed"
-    );
     describe_counter!(GROUP_RECORDS, "Records that group coordinators have written");
 }
 

@@ -83,6 +83,20 @@ fn keys_and_values_that_are_none() {
         ),
         ("log.dirs", "", &["log.dirs"]),
         (
+            "log.cleaner.dedupe.buffer.size",
+            "0",
+            &["log.cleaner.dedupe.buffer.size", "at least 1048577"],
+        ),
+        (
+            "log.cleaner.threads",
+            "128",
+            &[
+                "log.cleaner.threads=128",
+                "log.cleaner.dedupe.buffer.size",
+                "1 MiB",
+            ],
+        ),
+        (
             "listener.security.protocol.map",
             "PLAINTEXT:SASL_SSL",
             &["listener.security.protocol.map", "SASL_SSL"],

@@ -31,7 +31,7 @@ const EPOCH_AT: usize = 12;
 const MAGIC_AT: usize = 16;
 const CRC_AT: usize = 17;
 const CRC_FROM: usize = 21;
-const DELETE_HORIZON_BIT: i16 = 0x40;
+pub(crate) const DELETE_HORIZON_BIT: i16 = 0x40;
 
 /// How the records of a batch are compressed (attribute bits 0–2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

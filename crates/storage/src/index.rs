@@ -9,6 +9,7 @@ use protocol::{Offset, batch::BatchHeader};
 
 use crate::{
     disk,
+    durable_file::read_if_present,
     error::StorageError,
     format::{MAX_RELATIVE, OffsetEntry, TimeEntry},
 };
@@ -46,7 +47,8 @@ impl SegmentIndexes {
         offset_index: &Path,
         time_index: &Path,
     ) -> io::Result<Option<Self>> {
-        let (Some(offsets), Some(times)) = (read_file(offset_index)?, read_file(time_index)?) else {
+        let (Some(offsets), Some(times)) = (read_if_present(offset_index)?, read_if_present(time_index)?)
+        else {
             return Ok(None);
         };
         let Some(offsets) = entries(&offsets, OffsetEntry::LEN, OffsetEntry::from_bytes) else {
@@ -211,14 +213,6 @@ fn at(base: Offset, relative: u32) -> Offset {
 
 fn entries<T>(bytes: &[u8], len: usize, read: fn(&[u8]) -> Option<T>) -> Option<Vec<T>> {
     bytes.chunks(len).map(read).collect()
-}
-
-fn read_file(path: &Path) -> io::Result<Option<Vec<u8>>> {
-    match std::fs::read(path) {
-        Ok(bytes) => Ok(Some(bytes)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error),
-    }
 }
 
 #[cfg(test)]

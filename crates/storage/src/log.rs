@@ -13,6 +13,7 @@ mod append;
 mod compact;
 #[cfg(test)]
 mod crash_tests;
+mod damage;
 mod open;
 mod read;
 mod retention;
@@ -26,7 +27,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicI64, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering},
     },
 };
 
@@ -69,6 +70,8 @@ pub struct Log {
     /// Held for the length of one flush: one runs at a time.
     flushing: Mutex<()>,
     failure: OnceLock<String>,
+    /// Set under the writer lock, once and for all.
+    closed: AtomicBool,
     deleted: Mutex<Vec<retention::Deleted>>,
     /// Held, before the writer lock, by what takes segments out of the list or gives others their
     /// names. Appends do not need it, and so do not wait for the disk where it does.
@@ -103,7 +106,6 @@ struct Writer {
     now_ms: i64,
     /// Bytes of the active segment's file that have disk blocks, as far as we asked for them.
     reserved: u64,
-    closed: bool,
 }
 
 impl Log {
@@ -229,8 +231,18 @@ impl Log {
             .checked_sub(1)
     }
 
-    fn check_usable(&self, writer: &Writer) -> Result<(), StorageError> {
-        if writer.closed {
+    /// Whether the log was closed: on its way out of this process, or to deletion. Not blocking.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+
+    /// Who holds the writer lock knows that it stays so.
+    fn check_usable(&self, _held: &Writer) -> Result<(), StorageError> {
+        self.check_open()
+    }
+
+    fn check_open(&self) -> Result<(), StorageError> {
+        if self.is_closed() {
             return Err(StorageError::Closed { path: self.dir() });
         }
         self.check_failure()

@@ -14,6 +14,8 @@ pub const CLEANER_READ_BYTES_TOTAL: &str = "ottla_log_cleaner_read_bytes_total";
 pub const CLEANER_WRITTEN_BYTES_TOTAL: &str = "ottla_log_cleaner_written_bytes_total";
 /// Logs that were cleaned, counted once for each time.
 pub const CLEANER_RUNS_TOTAL: &str = "ottla_log_cleaner_runs_total";
+/// Cleanings that ended in a panic: a bug, whose log is left alone from then on.
+pub const CLEANER_PANICS_TOTAL: &str = "ottla_log_cleaner_panics_total";
 /// Histogram of the seconds that cleaning one log took.
 pub const CLEANER_RUN_SECONDS: &str = "ottla_log_cleaner_run_seconds";
 /// Gauge of the largest dirty share, 0 to 1, of the logs that are to be compacted.

@@ -32,7 +32,7 @@ use crate::coordinator::group_runtime::{self, GroupCoordinatorParts};
 use crate::group_lag;
 use crate::grpc_admin::AdminService;
 use crate::grpc_records::RecordsService;
-use crate::http;
+use crate::http::{self, MetricsPage, PassingSeries};
 use crate::identity::NodeIdentity;
 use crate::internal_server::NodeService;
 use crate::isr_channel::ControllerIsrChannel;
@@ -199,13 +199,11 @@ impl Broker {
             context.clone(),
             stop.child_token(),
         ));
+        let lags = PassingSeries::default();
+        let page = MetricsPage::from(metrics).with(lags.clone());
         let pages = move |grpc: Routes| {
             let status = status.clone();
-            http::router(
-                metrics.clone(),
-                Arc::new(move || readiness(*status.borrow())),
-                grpc,
-            )
+            http::router(page.clone(), Arc::new(move || readiness(*status.borrow())), grpc)
         };
         let peers = Peers::new(Arc::clone(&identity), context.images.clone());
         let node = Routes::new(NodeService::server(Arc::clone(&identity), locator))
@@ -236,6 +234,7 @@ impl Broker {
         tokio::spawn(group_lag::measure(
             context.groups.clone(),
             admin.clone(),
+            lags,
             stop.child_token(),
         ));
         let records = RecordsService::new(

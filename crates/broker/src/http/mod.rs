@@ -9,9 +9,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use metrics_exporter_prometheus::PrometheusHandle;
-
-pub use prometheus::{keep_up, recorder};
+pub use prometheus::{MetricsPage, PassingSeries, keep_up, recorder};
 
 /// The media type of Prometheus' text format.
 const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -30,13 +28,18 @@ pub type ReadinessProbe = Arc<dyn Fn() -> Readiness + Send + Sync>;
 
 #[derive(Clone)]
 struct Pages {
-    metrics: PrometheusHandle,
+    metrics: MetricsPage,
     readiness: ReadinessProbe,
 }
 
 /// The pages of a node, and `grpc` beside them. A path that nobody serves is 404, or UNIMPLEMENTED for a
 /// gRPC call.
-pub fn router(metrics: PrometheusHandle, readiness: ReadinessProbe, grpc: tonic::service::Routes) -> Router {
+pub fn router(
+    metrics: impl Into<MetricsPage>,
+    readiness: ReadinessProbe,
+    grpc: tonic::service::Routes,
+) -> Router {
+    let metrics = metrics.into();
     let pages = Router::new()
         .route("/metrics", get(metrics_page))
         .route("/livez", get(livez))

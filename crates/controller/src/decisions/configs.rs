@@ -4,7 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use metadata::{
     ClusterImage, ConfigResource,
-    configs::{ConfigKind, Scope, config_kind, effective_value, list_items, validate},
+    configs::{
+        CleanerSettings, ConfigError, ConfigKind, NodeDefaults, Scope, config_kind, effective_value,
+        list_items, validate,
+    },
     records,
 };
 use protocol::{
@@ -113,7 +116,29 @@ fn alter(
         .filter(|(key, value)| old.get(*key) != value.as_ref())
         .map(|(key, value)| records::config_record(&resource, key, value.as_deref()))
         .collect();
-    Ok(with_consequences(view, &resource, made)?)
+    let changed = with_consequences(view, &resource, made)?;
+    check_cleaner(view.image, &changed.0, &resource)?;
+    Ok(changed)
+}
+
+/// The cleaners' threads and their memory must go together, as far as they are set at runtime: what
+/// stands in the brokers' files is not known here.
+fn check_cleaner(
+    before: &ClusterImage,
+    after: &ClusterImage,
+    resource: &ConfigResource,
+) -> Result<(), ConfigError> {
+    let node = match resource {
+        ConfigResource::Topic(_) => return Ok(()),
+        ConfigResource::Broker(id) => NodeDefaults::of_broker(*id, BTreeMap::new()),
+        ConfigResource::ClusterDefault => NodeDefaults::default(),
+    };
+    let set = CleanerSettings::resolve(after, &node);
+    // What was wrong before must not stand in the way of other changes.
+    if set == CleanerSettings::resolve(before, &node) {
+        return Ok(());
+    }
+    set.check()
 }
 
 /// What the key is to be; `None`: removed.

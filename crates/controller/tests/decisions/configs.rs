@@ -210,3 +210,25 @@ fn validate_only_changes_nothing() {
     assert_eq!(outcome.records, []);
     assert_eq!(code(cluster.commit(outcome)[0].error.as_ref()), ErrorCode::None);
 }
+
+#[test]
+fn cleaner_threads_are_not_left_without_memory() {
+    let mut cluster = Cluster::with_brokers(&[1], |_| "");
+    let (threads, buffer) = ("log.cleaner.threads", "log.cleaner.dedupe.buffer.size");
+    for name in ["", "1"] {
+        let mut set = |key: &str, value: &str| {
+            let change = change(key, ConfigOp::Set, Some(value));
+            alter(
+                &mut cluster,
+                vec![resource(ConfigResourceType::Broker, name, vec![change])],
+                false,
+            )
+        };
+        assert_eq!(set(buffer, "0"), [ErrorCode::InvalidConfig]);
+        assert_eq!(set(threads, "128"), [ErrorCode::InvalidConfig]);
+        assert_eq!(set(threads, "4"), [ErrorCode::None]);
+        assert_eq!(set(buffer, "4194304"), [ErrorCode::InvalidConfig]);
+        assert_eq!(set(buffer, "4194308"), [ErrorCode::None]);
+        assert_eq!(set(threads, "5"), [ErrorCode::InvalidConfig]);
+    }
+}

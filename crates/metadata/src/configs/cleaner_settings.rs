@@ -3,11 +3,14 @@
 use std::time::Duration;
 
 use super::{
-    def::Synonym,
+    def::{ConfigError, Synonym},
     node_table::{node_def, node_default},
     resolve::{NodeDefaults, node_values},
 };
 use crate::ClusterImage;
+
+/// What a cleaner thread must have more of than this, of `log.cleaner.dedupe.buffer.size`.
+const DEDUPE_BYTES_PER_THREAD: u64 = 1 << 20;
 
 /// `log.cleaner.*`: what compaction may use on one node.
 #[derive(Clone, Debug, PartialEq)]
@@ -40,6 +43,20 @@ impl CleanerSettings {
             max_bytes_per_second: value(image, node, "log.cleaner.io.max.bytes.per.second"),
             backoff: Duration::from_millis(value(image, node, "log.cleaner.backoff.ms")),
         }
+    }
+
+    /// Whether the settings go together. Each thread needs memory for a map of keys, or a log of many keys
+    /// would be read again and again: more than 1 MiB, by Kafka's rule.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        let share = self.dedupe_buffer_bytes / self.threads.max(1) as u64;
+        if share > DEDUPE_BYTES_PER_THREAD {
+            return Ok(());
+        }
+        Err(ConfigError::Conflict(format!(
+            "log.cleaner.dedupe.buffer.size={} is too small for log.cleaner.threads={}: \
+             each thread needs more than {DEDUPE_BYTES_PER_THREAD} bytes (1 MiB)",
+            self.dedupe_buffer_bytes, self.threads
+        )))
     }
 }
 
@@ -84,5 +101,25 @@ mod tests {
         let image = ClusterImage::default().speculate(&[live]).expect("fits");
         let rate = CleanerSettings::resolve(&image, &node).max_bytes_per_second;
         assert!((rate - 1000.5).abs() < f64::EPSILON);
+    }
+
+    #[test]
+    fn each_thread_needs_its_share_of_memory() {
+        let settings = |threads: &str, bytes: &str| {
+            let values = [
+                ("log.cleaner.threads", threads),
+                ("log.cleaner.dedupe.buffer.size", bytes),
+            ];
+            let values = values.map(|(key, value)| (key.to_owned(), value.to_owned()));
+            CleanerSettings::resolve(&ClusterImage::default(), &NodeDefaults::new(values.into()))
+        };
+        assert_eq!(settings("1", "1048577").check(), Ok(()));
+        assert_eq!(settings("127", "134217728").check(), Ok(()));
+        let error = settings("128", "134217728").check().expect_err("1 MiB each");
+        assert_eq!(
+            error.to_string(),
+            "log.cleaner.dedupe.buffer.size=134217728 is too small for log.cleaner.threads=128: \
+             each thread needs more than 1048576 bytes (1 MiB)"
+        );
     }
 }

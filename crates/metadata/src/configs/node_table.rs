@@ -225,8 +225,9 @@ pub static NODE_CONFIGS: &[ConfigDef] = &[
         "log.cleaner.dedupe.buffer.size",
         ConfigKind::Long,
         "134217728",
-        Valid::AtLeast(0),
-        "Memory for the maps of keys that compaction makes, over all cleaner threads: 24 bytes for each key. \
+        Valid::AtLeast((1 << 20) + 1),
+        "Memory for the maps of keys that compaction makes, over all cleaner threads: 24 bytes for each key, \
+         and more than 1 MiB for each thread. \
          It is taken for as long as a log is compacted, and no more of it than the log has records.",
     ),
     topic_default(

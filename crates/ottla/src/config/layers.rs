@@ -7,7 +7,12 @@
 use std::{collections::BTreeMap, fs::File, io::BufReader, path::Path};
 
 use anyhow::{Context, bail};
-use metadata::configs::{ConfigError, NODE_CONFIGS, Scope, is_known_but_absent, validate};
+use metadata::{
+    ClusterImage,
+    configs::{
+        CleanerSettings, ConfigError, NODE_CONFIGS, NodeDefaults, Scope, is_known_but_absent, validate,
+    },
+};
 
 /// Environment variables that are not configuration keys.
 const RESERVED: [&str; 3] = ["OTTLA_BOOTSTRAP_SERVER", "OTTLA_LOG", "OTTLA_BIN"];
@@ -88,6 +93,8 @@ impl Layers {
         for (key, value) in &values {
             validate(Scope::Node, key, value)?;
         }
+        let node = NodeDefaults::new(values.clone());
+        CleanerSettings::resolve(&ClusterImage::default(), &node).check()?;
         Ok(Properties {
             values,
             without_effect: absent.into_keys().collect(),

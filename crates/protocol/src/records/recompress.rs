@@ -3,7 +3,7 @@
 use std::io::{self, Read, Write};
 
 use super::snappy;
-use crate::batch::{self, Compression, HEADER_LEN, LENGTH_OVERHEAD};
+use crate::batch::{self, Compression, DELETE_HORIZON_BIT, HEADER_LEN, LENGTH_OVERHEAD};
 use lz4_flex::frame::{BlockMode, BlockSize, FrameEncoder, FrameInfo};
 
 /// Zstandard's own default level, which Kafka's `compression.zstd.level` has too.
@@ -22,7 +22,9 @@ pub enum RecompressError {
 }
 
 /// A batch with the header of `original` (but for compression, length and checksum) around what
-/// `opened` yields, compressed with `target`, of at most `limit` bytes.
+/// `opened` yields, compressed with `target`, of at most `limit` bytes. It has no
+/// [delete horizon](batch::BatchHeader::delete_horizon): compaction, which alone gives it one, says so
+/// afterwards, and what a client claims goes here, as in Kafka.
 pub fn recompress(
     original: &[u8],
     mut opened: impl Read,
@@ -68,7 +70,7 @@ pub fn recompress(
     let mut bytes = out.bytes;
     let length = i32::try_from(bytes.len() - LENGTH_OVERHEAD).map_err(|_| RecompressError::TooLarge)?;
     bytes[LENGTH_OVERHEAD - 4..LENGTH_OVERHEAD].copy_from_slice(&length.to_be_bytes());
-    bytes[ATTRIBUTES_LOW_AT] = bytes[ATTRIBUTES_LOW_AT] & !0x07 | code(target);
+    bytes[ATTRIBUTES_LOW_AT] = bytes[ATTRIBUTES_LOW_AT] & !(0x07 | DELETE_HORIZON_BIT as u8) | code(target);
     batch::renew_crc(&mut bytes);
     Ok(bytes)
 }

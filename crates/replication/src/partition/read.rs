@@ -127,6 +127,21 @@ impl Partition {
         }
     }
 
+    /// Where a read can go on that a read from `from` found damaged, or gave nothing of: at the next batch
+    /// that is whole, or the log's end, as [`Log::behind_damage`] finds them. Only for a leader that is its partition's sole replica;
+    /// else the damage is another replica's to mend, and nothing may be passed over.
+    pub async fn behind_damage(&self, from: Offset) -> Result<Offset, ReadRefused> {
+        if self.core.lock().state.leader()?.replicas().len() != 1 {
+            return Err(ReadRefused::Corrupt);
+        }
+        let log = Arc::clone(&self.log);
+        match self.shared.reads.run(move || log.behind_damage(from)).await {
+            Err(_busy) => Err(ReadRefused::Busy),
+            Ok(Ok(next)) => Ok(next),
+            Ok(Err(error)) => Err(self.read_refused(from, &error, true)),
+        }
+    }
+
     /// Where the log parts from a history whose last epoch is `asked` and that ends at `from`.
     fn diverges(&self, asked: LeaderEpoch, from: Offset) -> Option<EpochEnd> {
         let (epoch, end_offset) = self.log.end_offset_for_epoch(asked)?;

@@ -69,6 +69,8 @@ pub(crate) struct Filtered {
     pub(crate) fate: Fate,
     pub(crate) records_read: u64,
     pub(crate) records_kept: u64,
+    /// Records that are not kept because they have no key.
+    pub(crate) without_key: u64,
 }
 
 /// What a first look at the records tells.
@@ -76,6 +78,7 @@ pub(crate) struct Filtered {
 struct Survey {
     read: u64,
     kept: u64,
+    without_key: u64,
     tombstones: bool,
     max_timestamp: i64,
 }
@@ -94,6 +97,7 @@ impl Filter<'_> {
             fate,
             records_read: survey.read,
             records_kept: survey.kept,
+            without_key: survey.without_key,
         };
         if survey.kept == 0 {
             if !standing.keep_empty {
@@ -144,6 +148,7 @@ impl Filter<'_> {
         let mut survey = Survey {
             read: 0,
             kept: 0,
+            without_key: 0,
             tombstones: false,
             max_timestamp: -1,
         };
@@ -160,6 +165,8 @@ impl Filter<'_> {
                 survey.kept += 1;
                 survey.tombstones |= record.value.is_none() && has_deleted;
                 survey.max_timestamp = survey.max_timestamp.max(record.timestamp);
+            } else if record.key.is_none() {
+                survey.without_key += 1;
             }
         }
         Ok(survey)

@@ -61,6 +61,8 @@ pub struct Compacted {
     pub records_read: u64,
     /// Records that are left of them.
     pub records_kept: u64,
+    /// Records without a key among those that were not kept: from before the topic was compacted.
+    pub records_without_key: u64,
     /// Keys in the map.
     pub keys: u64,
     /// Segments before.
@@ -72,7 +74,7 @@ pub struct Compacted {
 /// Why a cleaning ended early. The log is whole: groups that were swapped in stay so.
 #[derive(Debug, thiserror::Error)]
 pub enum CompactError {
-    /// It was told to, or the log was truncated, trimmed or closed meanwhile.
+    /// It was told to, or the log was truncated, trimmed, closed or failed meanwhile.
     #[error("the cleaning was interrupted")]
     Interrupted,
     /// The disk refused, or what is on it is damaged.
@@ -88,7 +90,11 @@ pub enum CompactError {
         /// What is wrong with it.
         source: FilterError,
     },
+    /// The cleaning met what it holds for impossible.
+    #[error("the cleaning panicked: {0}")]
+    Panicked(String),
 }
+
 impl Log {
     /// Everything below this offset is compacted. Not blocking.
     pub fn first_dirty_offset(&self) -> Option<Offset> {
@@ -108,7 +114,7 @@ impl Log {
     /// How dirty the log is. Nothing from `stable` on counts: the high watermark, or the last stable
     /// offset. `now_ms` is ms since 1970.
     pub fn dirtiness(&self, stable: Offset, now_ms: i64) -> Result<Dirtiness, StorageError> {
-        self.check_failure()?;
+        self.check_open()?;
         // Before anything else is looked at: whatever is cut from here on, `compact` notices.
         let generation = self.generation();
         let config = self.config();
@@ -154,7 +160,14 @@ impl Log {
         resources: &CompactionResources<'_>,
     ) -> Result<Compacted, CompactError> {
         let generation = dirtiness.generation;
-        let done = cleaning::run(self, dirtiness, now_ms, resources)?;
+        let done = cleaning::run(self, dirtiness, now_ms, resources).map_err(|error| {
+            // What fails for want of files that were taken away says nothing about the log.
+            if self.is_closed() || self.generation() != generation {
+                CompactError::Interrupted
+            } else {
+                error
+            }
+        })?;
         // No truncation in between.
         let _structure = self.structure.lock();
         if self.generation() == generation {

@@ -4,7 +4,7 @@ use std::{
     path::Path,
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicI64, AtomicU64},
+        atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering},
     },
 };
 
@@ -99,7 +99,6 @@ impl Log {
             created_ms: options.now_ms,
             now_ms: options.now_ms,
             reserved: opened.segments.last().map_or(0, |active| active.size()),
-            closed: false,
         };
         let log = Self {
             files,
@@ -115,6 +114,7 @@ impl Log {
             read_hints: Mutex::default(),
             flushing: Mutex::new(()),
             failure: OnceLock::new(),
+            closed: AtomicBool::new(false),
             deleted: Mutex::default(),
             structure: Mutex::new(()),
             writer: Mutex::new(writer),
@@ -150,7 +150,8 @@ impl Log {
             drop(writer);
             self.flush()?;
         }
-        self.writer.lock().closed = true;
+        let _writer = self.writer.lock();
+        self.closed.store(true, Ordering::Release);
         Ok(())
     }
 }

@@ -55,11 +55,11 @@ pub(super) struct Hints {
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Hint {
-    generation: u64,
-    segment: SegmentId,
-    offset: Offset,
-    position: u64,
+pub(super) struct Hint {
+    pub(super) generation: u64,
+    pub(super) segment: SegmentId,
+    pub(super) offset: Offset,
+    pub(super) position: u64,
 }
 
 impl Hints {
@@ -69,7 +69,7 @@ impl Hints {
     }
 
     /// Notes where a read ended, in the place of the hint that the read began with.
-    fn note(&mut self, began_at: Offset, hint: Hint) {
+    pub(super) fn note(&mut self, began_at: Offset, hint: Hint) {
         if let Some(old) = self
             .entries
             .iter_mut()

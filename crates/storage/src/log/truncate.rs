@@ -36,7 +36,11 @@ impl Log {
         let directory = disk::open(&self.files.dir())?;
         let cut = find_cut(&target, offset, self.config.load().index_interval_bytes)?;
         let end = if cut.position == 0 { target.base() } else { cut.end };
-        let producers = self.producers_as_of(&writer, end)?;
+        let producers = if writer.producers.is_empty() {
+            ProducerState::new()
+        } else {
+            self.producers_as_of(end)?
+        };
         let gone: SegmentList = segments[at + 1..].to_vec();
         self.first_dirty.void_above(&self.files.dir(), end)?;
 
@@ -117,10 +121,7 @@ impl Log {
     }
 
     /// The producers' state as of `end`, from the newest snapshot below it and the batches after that.
-    fn producers_as_of(&self, writer: &Writer, end: Offset) -> Result<ProducerState, StorageError> {
-        if writer.producers.is_empty() {
-            return Ok(ProducerState::new());
-        }
+    pub(super) fn producers_as_of(&self, end: Offset) -> Result<ProducerState, StorageError> {
         let dir = self.files.dir();
         let segments = self.segments.load();
         let first = segments.first().map_or(end, |segment| segment.base());

@@ -1,11 +1,14 @@
 //! The cleaner threads: each takes the dirtiest log that no other has, compacts it, and notes how far.
 //!
-//! A log whose batches cannot be read is left alone until the next start, and counted; where anything
-//! else goes wrong, all other logs come first, and it is tried again.
+//! A log whose batches cannot be read, or over which a cleaner panics, is left alone until it is cut,
+//! built anew or opened again, and counted; where anything else goes wrong, all other logs come first, and
+//! it is tried again.
 
 use std::{
+    any::Any,
     collections::{BTreeMap, HashMap, HashSet},
     io,
+    panic::{self, AssertUnwindSafe},
     sync::{
         Arc, OnceLock, Weak,
         atomic::{AtomicBool, Ordering},
@@ -16,7 +19,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
-use protocol::TopicPartition;
+use protocol::{Offset, TopicPartition};
 
 use super::{
     LogManager, Monotonic,
@@ -104,22 +107,51 @@ struct State {
     /// Logs that a thread is at.
     busy: HashSet<TopicPartition>,
     /// Logs that cannot be cleaned, and why.
-    uncleanable: HashMap<TopicPartition, String>,
+    uncleanable: HashMap<TopicPartition, (Subject, String)>,
     /// Logs whose cleaning has failed, and until when others come first.
-    postponed: HashMap<TopicPartition, Monotonic>,
+    postponed: HashMap<TopicPartition, (Subject, Monotonic)>,
     clock: RetentionClock,
     last_run: Instant,
 }
 
-impl State {
-    fn may_clean(&self, partition: &TopicPartition) -> bool {
-        !self.busy.contains(partition)
-            && !self.uncleanable.contains_key(partition)
-            && self
-                .postponed
-                .get(partition)
-                .is_none_or(|&until| until <= Monotonic::now())
+/// What was found out about a log says nothing about one that takes its place, nor about what is left of
+/// it after a cut.
+#[derive(Clone, Debug)]
+struct Subject {
+    log: Weak<Log>,
+    generation: u64,
+}
+
+impl Subject {
+    fn of(log: &Arc<Log>) -> Self {
+        Self {
+            log: Arc::downgrade(log),
+            generation: log.generation(),
+        }
     }
+
+    fn is(&self, log: &Arc<Log>) -> bool {
+        Weak::as_ptr(&self.log) == Arc::as_ptr(log) && self.generation == log.generation()
+    }
+}
+
+impl State {
+    fn may_clean(&self, partition: &TopicPartition, log: &Arc<Log>) -> bool {
+        let cleanable = self
+            .uncleanable
+            .get(partition)
+            .is_none_or(|(subject, _)| !subject.is(log));
+        let due = |(subject, until): &(Subject, Monotonic)| !subject.is(log) || *until <= Monotonic::now();
+        !self.busy.contains(partition) && cleanable && self.postponed.get(partition).is_none_or(due)
+    }
+}
+
+/// A log that is to be compacted now.
+struct Chosen {
+    partition: TopicPartition,
+    log: Arc<Log>,
+    subject: Subject,
+    dirtiness: Dirtiness,
 }
 
 impl Cleaners {
@@ -145,6 +177,12 @@ impl Cleaners {
     #[cfg(test)]
     pub(super) fn threads(&self) -> usize {
         self.threads.lock().len()
+    }
+
+    /// How many logs are being compacted.
+    #[cfg(test)]
+    pub(super) fn busy(&self) -> usize {
+        self.state.lock().busy.len()
     }
 
     /// Ends the threads and waits for them; a cleaning that goes on is given up.
@@ -183,8 +221,10 @@ impl LogManager {
     /// Partitions that cannot be compacted, with the reason.
     pub fn uncleanable(&self) -> Vec<(TopicPartition, String)> {
         let state = self.cleaners.state.lock();
-        let pair = |(&partition, reason): (&TopicPartition, &String)| (partition, reason.clone());
-        state.uncleanable.iter().map(pair).collect()
+        let uncleanable = state.uncleanable.iter();
+        uncleanable
+            .map(|(&partition, (_, reason))| (partition, reason.clone()))
+            .collect()
     }
 
     pub(super) fn start_cleaners(self: &Arc<Self>, high_watermark: Arc<HighWatermark>) -> io::Result<()> {
@@ -227,81 +267,99 @@ impl LogManager {
     }
 
     /// Compacts the dirtiest log that is due, if there is one. Returns whether there was.
-    fn clean_dirtiest(&self, high_watermark: &HighWatermark) -> bool {
+    pub(super) fn clean_dirtiest(&self, high_watermark: &HighWatermark) -> bool {
         let now_ms = {
             let mut state = self.cleaners.state.lock();
             state.last_run = Instant::now();
             state.clock.now_ms(wall_clock_ms(), Instant::now())
         };
-        let Some((partition, log, dirtiness)) = self.take_dirtiest(now_ms, high_watermark) else {
+        let Some(chosen) = self.take_dirtiest(now_ms, high_watermark) else {
             return false;
         };
-        let cleaned = self.clean(&log, &dirtiness, now_ms);
+        let cleaned = caught(|| self.clean(&chosen.log, &chosen.dirtiness, now_ms));
+        self.cleaners.state.lock().busy.remove(&chosen.partition);
+        if let Err(error) = cleaned {
+            self.put_off(chosen.partition, &chosen.log, chosen.subject, &error);
+        }
+        true
+    }
+
+    /// Draws the consequences where a log could not be compacted, or not even asked.
+    fn put_off(&self, partition: TopicPartition, log: &Log, subject: Subject, error: &CompactError) {
+        let dir = log.dir();
         let mut state = self.cleaners.state.lock();
-        state.busy.remove(&partition);
-        match cleaned {
-            Ok(()) => true,
-            Err(CompactError::Interrupted) => {
-                tracing::debug!(log = %log.dir().display(), "compaction was interrupted");
-                false
+        match error {
+            // It was cut, or is on its way out; or the log itself has told what happened to it.
+            CompactError::Interrupted
+            | CompactError::Storage(StorageError::Closed { .. } | StorageError::Failed { .. }) => {
+                tracing::debug!(log = %dir.display(), %error, "compaction was interrupted");
             }
-            Err(CompactError::Storage(error)) if !matches!(error, StorageError::Corrupt { .. }) => {
-                tracing::warn!(log = %log.dir().display(), %error, "compaction failed and is tried again");
+            CompactError::Storage(StorageError::Corrupt { .. })
+            | CompactError::Records { .. }
+            | CompactError::Panicked(_) => {
+                if matches!(error, CompactError::Panicked(_)) {
+                    metrics::counter!(metric_names::CLEANER_PANICS_TOTAL).increment(1);
+                }
+                tracing::error!(log = %dir.display(), %error,
+                    "log cannot be compacted; it is left alone until it is built anew, or the next start");
+                state.uncleanable.insert(partition, (subject, error.to_string()));
+            }
+            CompactError::Storage(_) => {
+                tracing::warn!(log = %dir.display(), %error, "compaction failed and is tried again");
                 let until = Monotonic::now() + POSTPONED_FOR;
-                state.postponed.insert(partition, until);
-                true
-            }
-            Err(error) => {
-                tracing::error!(log = %log.dir().display(), %error, "log cannot be compacted; it is left alone until the next start");
-                state.uncleanable.insert(partition, error.to_string());
-                true
+                state.postponed.insert(partition, (subject, until));
             }
         }
     }
 
     /// Reserves the dirtiest log that is due for the calling thread.
-    fn take_dirtiest(
-        &self,
-        now_ms: i64,
-        high_watermark: &HighWatermark,
-    ) -> Option<(TopicPartition, Arc<Log>, Dirtiness)> {
-        let logs = self.logs();
-        let (mut dirtiest, mut largest) = (None, 0.0_f64);
-        for (partition, log) in &logs {
-            let config = log.config();
-            if !config.compact || log.has_failed() {
+    fn take_dirtiest(&self, now_ms: i64, high_watermark: &HighWatermark) -> Option<Chosen> {
+        let (mut dirtiest, mut largest): (Option<Chosen>, _) = (None, 0.0_f64);
+        for (partition, log) in self.logs() {
+            if !log.config().compact || log.has_failed() {
                 continue;
             }
-            if let Err(error) = log.roll_if_due(now_ms) {
-                tracing::debug!(log = %log.dir().display(), %error, "roll failed");
-            }
-            let Some(stable) = high_watermark(*partition) else {
-                continue;
-            };
-            let Ok(dirtiness) = log.dirtiness(stable, now_ms) else {
-                continue;
+            // Before it is asked anything: what is found out is about the log as it is now.
+            let subject = Subject::of(&log);
+            let may_clean = self.cleaners.state.lock().may_clean(&partition, &log);
+            let dirtiness = match caught(|| dirtiness_of(&log, now_ms, high_watermark(partition))) {
+                Ok(Some(dirtiness)) => dirtiness,
+                Ok(None) => continue,
+                Err(error) => {
+                    // Where nothing is expected of it, that was told before.
+                    if may_clean {
+                        self.put_off(partition, &log, subject, &error);
+                    }
+                    continue;
+                }
             };
             largest = largest.max(dirtiness.ratio());
-            if !self.cleaners.state.lock().may_clean(partition) {
-                continue;
-            }
-            let dirtier =
-                |(_, _, other): &(TopicPartition, Arc<Log>, Dirtiness)| dirtiness.ratio() > other.ratio();
-            if dirtiness.is_due(&config) && dirtiest.as_ref().is_none_or(dirtier) {
-                dirtiest = Some((*partition, Arc::clone(log), dirtiness));
+            let dirtier = |other: &Chosen| dirtiness.ratio() > other.dirtiness.ratio();
+            if may_clean && dirtiness.is_due(&log.config()) && dirtiest.as_ref().is_none_or(dirtier) {
+                dirtiest = Some(Chosen {
+                    partition,
+                    log,
+                    subject,
+                    dirtiness,
+                });
             }
         }
         let mut state = self.cleaners.state.lock();
-        let hosted: HashSet<TopicPartition> = logs.iter().map(|&(partition, _)| partition).collect();
+        let hosted = |partition: &TopicPartition, subject: &Subject| {
+            let log = self.get(*partition);
+            log.is_some_and(|log| subject.is(&log))
+        };
         state
             .uncleanable
-            .retain(|partition, _| hosted.contains(partition));
+            .retain(|partition, (subject, _)| hosted(partition, subject));
         let now = Monotonic::now();
-        state.postponed.retain(|_, until| *until > now);
+        state
+            .postponed
+            .retain(|partition, (subject, until)| *until > now && hosted(partition, subject));
         metrics::gauge!(metric_names::CLEANER_MAX_DIRTY_RATIO).set(largest);
         metrics::gauge!(metric_names::CLEANER_UNCLEANABLE_PARTITIONS).set(state.uncleanable.len() as f64);
         // Another thread may have taken it in between.
-        dirtiest.filter(|&(partition, _, _)| state.busy.insert(partition))
+        dirtiest.filter(|chosen| state.busy.insert(chosen.partition))
     }
 
     fn clean(&self, log: &Log, dirtiness: &Dirtiness, now_ms: i64) -> Result<(), CompactError> {
@@ -321,6 +379,10 @@ impl LogManager {
         metrics::counter!(metric_names::CLEANER_RUNS_TOTAL).increment(1);
         metrics::histogram!(metric_names::CLEANER_RUN_SECONDS).record(started.elapsed());
         tracing::info!(log = %log.dir().display(), ?done, elapsed = ?started.elapsed(), "compacted");
+        if done.records_without_key > 0 {
+            tracing::warn!(log = %log.dir().display(), records = done.records_without_key,
+                "records without a key were removed: a compacted topic keeps none");
+        }
         self.checkpoint();
         Ok(())
     }
@@ -330,6 +392,28 @@ impl LogManager {
         let idle = self.cleaners.state.lock().last_run.elapsed();
         metrics::gauge!(metric_names::CLEANER_SECONDS_SINCE_LAST_RUN).set(idle.as_secs_f64());
     }
+}
+
+/// How dirty a log is; `None` where nobody can say up to where it may be cleaned.
+fn dirtiness_of(log: &Log, now_ms: i64, stable: Option<Offset>) -> Result<Option<Dirtiness>, CompactError> {
+    if let Err(error) = log.roll_if_due(now_ms) {
+        tracing::debug!(log = %log.dir().display(), %error, "roll failed");
+    }
+    let Some(stable) = stable else { return Ok(None) };
+    Ok(Some(log.dirtiness(stable, now_ms)?))
+}
+
+/// Makes an error of a panic: it must cost neither the thread nor the other logs their cleaning. The log
+/// is not cleaned again, and what others see of it changes in one step at the end of a swap.
+fn caught<T>(work: impl FnOnce() -> Result<T, CompactError>) -> Result<T, CompactError> {
+    panic::catch_unwind(AssertUnwindSafe(work))
+        .unwrap_or_else(|payload| Err(CompactError::Panicked(message_of(&*payload))))
+}
+
+fn message_of(payload: &(dyn Any + Send)) -> String {
+    let text = payload.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| payload.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| String::from("without a message"))
 }
 
 fn run(manager: &Weak<LogManager>, signal: &Signal, index: usize) {

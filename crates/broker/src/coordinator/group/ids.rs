@@ -92,10 +92,12 @@ name! {
 }
 
 impl MemberId {
+    /// Bytes of what makes an id unique.
+    pub(super) const SUFFIX: usize = 1 + uuid::fmt::Hyphenated::LENGTH;
+
     /// The id of a new member: who it is, then what makes it unique, as Kafka makes them.
     pub(super) fn fresh(client_id: &str, instance: Option<&str>, unique: uuid::Uuid) -> Self {
-        const SUFFIX: usize = 1 + uuid::fmt::Hyphenated::LENGTH;
-        let who = clip(instance.unwrap_or(client_id), LONGEST_STRING - SUFFIX);
+        let who = clip(instance.unwrap_or(client_id), LONGEST_STRING - Self::SUFFIX);
         Self::from(format!("{who}-{unique}"))
     }
 }

@@ -11,7 +11,7 @@ use protocol::ErrorCode;
 use uuid::Uuid;
 
 use super::{
-    classic::{self, Join},
+    classic::{self, ClassicGroup, Join},
     effects::Effects,
     ids::GroupId,
     offsets::{self, GroupOffsets},
@@ -41,6 +41,7 @@ impl GroupShard {
     /// to wait, in a later one.
     pub fn handle(&mut self, now: Now, caller: &Caller, token: ReplyToken, request: GroupRequest) -> Outcome {
         let mut outcome = Outcome::default();
+        let refusal = record_bounds::refuse(&request, caller, &self.config);
         let mut handling = Handling {
             shard: self,
             now,
@@ -48,7 +49,7 @@ impl GroupShard {
             token,
             outcome: &mut outcome,
         };
-        if let Some(error) = record_bounds::refuse(&request) {
+        if let Some(error) = refusal {
             let reply = request.refused(caller.api_version, error);
             handling.fx().answer_now(token, reply);
             return outcome;
@@ -262,15 +263,14 @@ impl Handling<'_> {
         let passes = |filter: &[StrBytes], is: &str| {
             filter.is_empty() || filter.iter().any(|name| name.trim().eq_ignore_ascii_case(is))
         };
-        let groups = self.shard.groups.values().map(|entry| {
+        // Only what is asked for is made.
+        let groups = self.shard.groups.values().filter_map(|entry| {
             let Group::Classic(group) = &entry.group;
-            group.list()
+            let wanted = passes(&filters.states_filter, group.state().name())
+                && passes(&filters.types_filter, ClassicGroup::TYPE);
+            wanted.then(|| group.list())
         });
-        let listed = groups.filter(|group| {
-            passes(&filters.states_filter, &group.group_state)
-                && passes(&filters.types_filter, &group.group_type)
-        });
-        let reply = GroupReply::List(Ok(listed.collect()));
+        let reply = GroupReply::List(Ok(groups.collect()));
         self.answer_committed(reply);
     }
 

@@ -1,6 +1,7 @@
 //! Reads a partition of `__consumer_offsets` into a shard.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use protocol::batch::{BatchError, BatchHeader, Batches, HEADER_LEN};
 use protocol::records::{Deltas, OpenBounds, RecordWalk, WalkError, open};
@@ -13,6 +14,11 @@ use crate::coordinator::group::{GroupConfig, GroupShard};
 
 /// Bytes read at a time; a larger batch is read whole.
 const READ_BYTES: usize = 4 << 20;
+/// How long to wait until what is in the log is committed, before it is told that it is not.
+const SETTLE_MAX: Duration = Duration::from_secs(30);
+/// How often in a row a batch is read that could not be read: a log remembers few positions, and others read
+/// as well. Then it is passed over.
+const TRIES: u32 = 16;
 
 /// Why a shard was not loaded.
 #[derive(Debug, thiserror::Error)]
@@ -23,6 +29,22 @@ pub(super) enum LoadError {
     /// The log cannot be read now.
     #[error("the log cannot be read: {0}")]
     Read(#[from] ReadRefused),
+    /// What earlier leaders have written is not committed.
+    #[error("the log ends at {end}, and is committed up to {high_watermark}")]
+    Unsettled {
+        /// The log's end when the load began.
+        end: Offset,
+        /// The high watermark.
+        high_watermark: Offset,
+    },
+    /// Batches that were read, with their checksums verified, cannot be told apart.
+    #[error("batches after offset {after} cannot be told apart: {error}")]
+    Batches {
+        /// The offset before which all is known.
+        after: Offset,
+        /// What is wrong.
+        error: BatchError,
+    },
     /// Replaying ended in a panic.
     #[error("replaying failed: {0}")]
     Panicked(#[from] tokio::task::JoinError),
@@ -41,6 +63,9 @@ pub(super) struct Loaded {
 
 /// Loads everything that the log has now, once all of it is committed: what an earlier leader appended
 /// and did not see committed is either committed by this one or gone.
+///
+/// What is damaged is reported with its offset and skipped, and nothing else is: a shard is either whole but
+/// for that, or an error. Where another replica may have what is damaged here, nothing is skipped.
 pub(super) async fn load(
     partition: &Arc<Partition>,
     epoch: LeaderEpoch,
@@ -48,7 +73,11 @@ pub(super) async fn load(
     config: GroupConfig,
     clock: Clock,
 ) -> Result<Loaded, LoadError> {
-    let end = settled_end(partition, epoch, moved).await?;
+    let settled = settled_end(partition, epoch, moved);
+    let end = match tokio::time::timeout(SETTLE_MAX, settled).await {
+        Ok(settled) => settled?,
+        Err(_) => return Err(unsettled(partition)),
+    };
     let mut loaded = Loaded {
         shard: GroupShard::new(config),
         end,
@@ -56,6 +85,7 @@ pub(super) async fn load(
         skipped: 0,
     };
     let mut from = partition.offsets().log_start;
+    let mut tries = 0;
     while from < end {
         let read = FetchRead {
             from,
@@ -67,7 +97,23 @@ pub(super) async fn load(
             from_follower_ok: false,
         };
         let batches = match partition.read(read).await {
-            Ok(read) => read.records,
+            Ok(read) if !read.records.is_empty() => read.records,
+            // Damaged; or nothing before the end, where batches are.
+            Ok(_) | Err(ReadRefused::Corrupt) => {
+                let asked = if tries < TRIES { from } else { from.next() };
+                let next = behind_damage(partition, asked).await?;
+                tries += 1;
+                if next > from {
+                    loaded.skipped += 1;
+                    tracing::error!(
+                        partition = %partition.tp().partition, %from, up_to = %next,
+                        "damaged batches of __consumer_offsets are skipped"
+                    );
+                    tries = 0;
+                }
+                from = next;
+                continue;
+            }
             Err(ReadRefused::Role(_)) => return Err(LoadError::Lost),
             // The log start has moved on, as DeleteRecords or a cleaner moves it.
             Err(ReadRefused::OutOfRange { log_start, .. }) if log_start > from => {
@@ -76,25 +122,37 @@ pub(super) async fn load(
             }
             Err(refused) => return Err(refused.into()),
         };
-        if batches.is_empty() {
-            break;
-        }
+        tries = 0;
         let partition = Arc::clone(partition);
         let replayed = tokio::task::spawn_blocking(move || {
             let mut loaded = loaded;
-            let next = loaded.replay(&partition, batches);
+            let next = loaded.replay(&partition, from, batches);
             (loaded, next)
         });
         let next;
         (loaded, next) = replayed.await?;
-        // Nothing whole was there; reading the same again would not end.
-        let Some(next) = next.filter(|&next| next > from) else {
-            break;
-        };
-        from = next;
+        from = next?;
     }
     loaded.shard.loaded(clock.now());
     Ok(loaded)
+}
+
+async fn behind_damage(partition: &Partition, from: Offset) -> Result<Offset, LoadError> {
+    match partition.behind_damage(from).await {
+        Ok(next) => Ok(next),
+        Err(ReadRefused::Role(_)) => Err(LoadError::Lost),
+        Err(refused) => Err(refused.into()),
+    }
+}
+
+fn unsettled(partition: &Partition) -> LoadError {
+    match partition.leading() {
+        Ok(leading) => LoadError::Unsettled {
+            end: leading.log_end,
+            high_watermark: leading.high_watermark,
+        },
+        Err(_) => LoadError::Lost,
+    }
 }
 
 /// The log's end, once the high watermark has reached it.
@@ -115,28 +173,23 @@ async fn settled_end(partition: &Partition, epoch: LeaderEpoch, moved: &Notify) 
 }
 
 impl Loaded {
-    /// Replays batches; returns the offset after the last whole one.
-    fn replay(&mut self, partition: &Partition, batches: bytes::Bytes) -> Option<Offset> {
-        let mut next = None;
+    /// Replays batches that were read from `from` on; returns the offset after the last.
+    fn replay(
+        &mut self,
+        partition: &Partition,
+        from: Offset,
+        batches: bytes::Bytes,
+    ) -> Result<Offset, LoadError> {
+        let mut next = from;
         for batch in Batches::new(batches) {
-            let (header, batch) = match batch {
-                Ok(found) => found,
-                Err(error) => {
-                    self.skipped += 1;
-                    tracing::error!(
-                        partition = %partition.tp().partition, after = ?next, %error,
-                        "what follows in __consumer_offsets cannot be read and is skipped"
-                    );
-                    break;
-                }
-            };
-            next = Some(header.next_offset());
+            let (header, batch) = batch.map_err(|error| LoadError::Batches { after: next, error })?;
+            next = header.next_offset();
             // Markers of transactions say nothing about groups.
             if !header.is_control() {
                 self.replay_batch(partition, &header, &batch);
             }
         }
-        next
+        Ok(next)
     }
 
     fn replay_batch(&mut self, partition: &Partition, header: &BatchHeader, batch: &[u8]) {
@@ -186,3 +239,6 @@ enum BatchUnreadable {
     #[error(transparent)]
     Records(#[from] WalkError),
 }
+
+#[cfg(test)]
+mod tests;

@@ -19,6 +19,7 @@ mod clock;
 mod journal;
 mod loader;
 mod offsets_topic;
+mod pauses;
 pub(crate) mod placement;
 mod service;
 mod shard_task;

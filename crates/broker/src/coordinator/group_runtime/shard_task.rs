@@ -8,7 +8,7 @@
 //! ```
 //! The shard changes its state before the records are committed; the next round is decided while the
 //! batch of the last one is on its way to the followers. A batch that cannot be appended makes that
-//! state void: the shard is dropped and loaded again.
+//! state void: the shard is dropped and loaded again, and writes rest for a while.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -25,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 use super::clock::Clock;
 use super::journal;
 use super::loader::{self, LoadError, Loaded};
+use super::pauses::{Backoff, WritePause};
 use crate::coordinator::group::{
     Answer, Barrier, Caller, CoordinatorRecord, GroupConfig, GroupReply, GroupRequest, GroupShard, Outcome,
     ReplyToken,
@@ -37,8 +38,8 @@ pub(super) const QUEUE: usize = 8192;
 const ROUND: usize = 512;
 /// Bytes of records from which on a round is closed.
 const ROUND_BYTES: usize = 512 << 10;
-/// After a failed load or append, before the log is read again.
-const RELOAD_PAUSE: Duration = Duration::from_millis(100);
+/// How often it is looked whether a shard can write again whose timers are due.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// How a request is answered: with a reply of the shard, or refused.
 pub(super) type Reply = oneshot::Sender<Result<GroupReply, ErrorCode>>;
@@ -72,6 +73,8 @@ pub(super) struct ShardTask {
     pub(super) serving: Arc<AtomicBool>,
     /// Topics that are gone, until what was committed for them is too.
     pub(super) deleted_topics: Vec<String>,
+    /// Whether writes rest after one that failed.
+    pub(super) writes: WritePause,
     pub(super) config: GroupConfig,
     /// `offsets.commit.timeout.ms`.
     pub(super) commit_timeout: Duration,
@@ -118,6 +121,7 @@ impl ShardTask {
     }
 
     async fn load_and_serve(&mut self, moved: &Arc<Notify>, clock: Clock) {
+        let mut load_again = Backoff::default();
         loop {
             let began = Instant::now();
             let config = self.config.clone();
@@ -129,14 +133,21 @@ impl ShardTask {
                         partition = %self.index(), epoch = %self.epoch, records = loaded.records,
                         skipped = loaded.skipped, took_ms = took.as_millis() as u64, "coordinating groups"
                     );
+                    load_again.reset();
+                    self.writes.loaded(Instant::now());
                     self.serving.store(true, Ordering::Release);
                     let end = Round::new(self, loaded, clock).serve(moved).await;
                     self.serving.store(false, Ordering::Release);
                     match end {
                         End::Lost => return,
                         End::Failed(error) => {
-                            tracing::warn!(partition = %self.index(), %error, "groups are loaded again: a batch was not appended");
+                            let rest = self.writes.begin(error, Instant::now());
+                            tracing::warn!(
+                                partition = %self.index(), %error, rest_ms = rest.as_millis() as u64,
+                                "groups are loaded again, and writes rest: a batch was not appended"
+                            );
                             self.refuse_queued(journal::code_of(error));
+                            continue;
                         }
                     }
                 }
@@ -145,7 +156,7 @@ impl ShardTask {
                     tracing::error!(partition = %self.index(), %error, "groups cannot be loaded yet");
                 }
             }
-            tokio::time::sleep(RELOAD_PAUSE).await;
+            tokio::time::sleep(load_again.wait()).await;
         }
     }
 
@@ -246,7 +257,7 @@ impl<'a> Round<'a> {
         let now = self.clock.now();
         // While nothing can be written, nothing is decided that would have to be: the state would run
         // ahead of a log that cannot follow.
-        let writable = self.task.partition.check_produce(Acks::All);
+        let writable = self.writable();
         let mut decided = Decided::default();
         if writable.is_ok()
             && self
@@ -295,10 +306,17 @@ impl<'a> Round<'a> {
         decided
     }
 
+    /// Whether an append can be tried now; else, what a request is refused for.
+    fn writable(&self) -> Result<(), AppendRefused> {
+        self.task.writes.check(Instant::now())?;
+        self.task.partition.check_produce(Acks::All)
+    }
+
     async fn write(&mut self, records: &[CoordinatorRecord]) -> Result<(), AppendRefused> {
         if !records.is_empty() {
             let (task, now) = (&*self.task, self.clock.now());
             self.end = journal::append(&task.partition, task.epoch, now.wall_ms, records).await?;
+            self.task.writes.end();
             metrics::counter!(metric_names::GROUP_RECORDS).increment(records.len() as u64);
         }
         Ok(())
@@ -361,10 +379,8 @@ impl<'a> Round<'a> {
             shard = Some(Instant::now());
         }
         // While nothing can be written, the shard's timers wait for better times.
-        if shard.is_some_and(|due| due <= Instant::now())
-            && self.task.partition.check_produce(Acks::All).is_err()
-        {
-            shard = Some(Instant::now() + RELOAD_PAUSE);
+        if shard.is_some_and(|due| due <= Instant::now()) && self.writable().is_err() {
+            shard = Some(Instant::now() + LOOK_AGAIN);
         }
         let waiting = self.waiting.front().map(|first| first.give_up);
         let far = Instant::now() + Duration::from_secs(3600);

@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use super::pauses::WritePause;
 use super::service::{GroupCoordinator, ShardHandle};
 use super::shard_task::{Job, QUEUE, ShardTask};
 use super::{offsets_topic::OffsetsTopic, placement};
@@ -185,6 +186,7 @@ impl Supervisor {
             queue: jobs,
             serving: Arc::clone(&serving),
             deleted_topics: Vec::new(),
+            writes: WritePause::default(),
             config: self.config.clone(),
             commit_timeout: self.commit_timeout,
             stop: stop.clone(),

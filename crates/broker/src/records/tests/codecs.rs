@@ -41,6 +41,25 @@ fn recompression_keeps_every_byte_of_the_records() {
     }
 }
 
+/// As in Kafka: it is not looked at, and goes where the batch is built anew.
+#[test]
+fn a_delete_horizon_that_a_client_claims_passes_and_goes_with_recompression() {
+    let claims = BatchBuilder {
+        attributes: 0x40,
+        ..builder(&three())
+    };
+    let batch = Bytes::from(claims.build(&framed(&three()), 3));
+    let validated = validate(batch.clone(), &rules()).expect("sound");
+    assert_eq!(validated.batches, batch);
+    let rules = RecordRules {
+        compression: TopicCompression::Fixed(Compression::Zstd),
+        ..rules()
+    };
+    let validated = validate(batch, &rules).expect("sound");
+    let header = BatchHeader::parse(&validated.batches).expect("whole");
+    assert_eq!(header.delete_horizon(), None);
+}
+
 #[test]
 fn recompression_stops_at_the_topics_limit() {
     let records = [rec(0, None, Some(&vec![b'x'; 100_000]))];

@@ -32,8 +32,17 @@ use crate::{
 
 /// How long a throttled cleaner sleeps at most before it looks whether it is to end.
 const NAP: Duration = Duration::from_millis(100);
-/// Whose last batch must not be forgotten, by producer: the epoch, and the last offset of data.
-type LastBatches = HashMap<ProducerId, (ProducerEpoch, Option<Offset>)>;
+/// By producer: the epoch, and the last offset of its data.
+type LastOf = HashMap<ProducerId, (ProducerEpoch, Option<Offset>)>;
+
+/// The last batch of each producer, which must not be forgotten.
+struct LastBatches {
+    /// As of the log's end.
+    at_end: LastOf,
+    /// As of where the cleaning ends at the latest, where that may be another batch. What lies behind is
+    /// not all committed: a truncation may take it, and then a producer's last batch is this one.
+    below: LastOf,
+}
 
 /// A segment that is not written any more.
 struct Sealed {
@@ -88,7 +97,7 @@ pub(super) fn run(
         log,
         resources,
         generation: dirtiness.generation,
-        last_batches: log.writer.lock().producers.last_batches(),
+        last_batches: LastBatches::of(log, dirtiness.first_uncleanable)?,
         done: Compacted::default(),
     };
     let map = cleaning.build_map(&segments, &aborted, dirtiness)?;
@@ -97,13 +106,44 @@ pub(super) fn run(
     cleaning.done.cleaned_to = map.end();
     Ok(cleaning.done)
 }
+
+impl LastBatches {
+    /// Of a log that is cleaned up to `limit` at most.
+    fn of(log: &Log, limit: Offset) -> Result<Self, StorageError> {
+        let at_end = log.writer.lock().producers.last_batches();
+        let behind = |&(_, last): &(ProducerEpoch, Option<Offset>)| last.is_none_or(|last| last >= limit);
+        let mut below = LastOf::new();
+        if at_end.values().any(behind) {
+            below = log.producers_as_of(limit)?.last_batches();
+            // Who is forgotten at the end stays forgotten.
+            below.retain(|id, _| at_end.contains_key(id));
+        }
+        Ok(Self { at_end, below })
+    }
+
+    /// Whether a producer's state is known from this batch.
+    fn include(&self, header: &BatchHeader) -> bool {
+        let is_last = |last: &LastOf| {
+            let of_producer = header.producer_id.and_then(|id| last.get(&id));
+            of_producer.is_some_and(|&(epoch, last_data)| match last_data {
+                Some(last) => header.last_offset() == last,
+                None => header.is_control() && header.producer_epoch == epoch,
+            })
+        };
+        is_last(&self.at_end) || is_last(&self.below)
+    }
+}
+
 impl Cleaning<'_> {
     /// Accounts for bytes read or written, and waits as long as the throttle demands.
     fn pace(&self, bytes: u64) -> Result<(), CompactError> {
         let mut pause = self.resources.throttle.take(bytes, Instant::now());
         loop {
-            let interrupted =
-                self.resources.stopping.load(Ordering::Acquire) || self.log.generation() != self.generation;
+            let log = self.log;
+            let interrupted = self.resources.stopping.load(Ordering::Acquire)
+                || log.is_closed()
+                || log.has_failed()
+                || log.generation() != self.generation;
             if interrupted {
                 return Err(CompactError::Interrupted);
             }
@@ -303,6 +343,7 @@ impl Cleaning<'_> {
                 done.bytes_read += batch.len() as u64;
                 done.records_read += filtered.records_read;
                 done.records_kept += filtered.records_kept;
+                done.records_without_key += filtered.without_key;
                 changed |= filtered.fate != Fate::Untouched;
                 if filtered.fate == Fate::Dropped {
                     dropped_last = Some(emptied(batch));
@@ -352,14 +393,7 @@ impl Cleaning<'_> {
         // Where an epoch begins is known from its first batch: to a follower that has nothing else, and to
         // a recovery that walks the batches.
         let begins_epoch = passed.epoch.replace(header.leader_epoch) != Some(header.leader_epoch);
-        let is_last_of_producer = header
-            .producer_id
-            .and_then(|id| self.last_batches.get(&id))
-            .is_some_and(|&(epoch, last_data)| match last_data {
-                Some(last) => header.last_offset() == last,
-                None => header.is_control() && header.producer_epoch == epoch,
-            });
-        let keep_empty = begins_epoch || is_last_of_producer;
+        let keep_empty = begins_epoch || self.last_batches.include(header);
         if header.is_control() {
             let lone_marker = passed.transactions.on_marker(header, marker_of(batch, header)?);
             let over = header

@@ -16,6 +16,7 @@
 use std::{
     collections::BTreeMap,
     ffi::OsString,
+    io,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -71,13 +72,21 @@ impl Log {
         let directory = disk::open(&dir)?;
         let renamed =
             |kind, from, to| disk::rename(&suffixed(&dir, kind, base, from), &suffixed(&dir, kind, base, to));
+        // Of what was written only the transaction index may not be there: few logs have one.
+        let must_rename = |kind, from, to| -> Result<(), StorageError> {
+            if renamed(kind, from, to)? || kind == FileKind::TransactionIndex {
+                return Ok(());
+            }
+            let path = suffixed(&dir, kind, base, from);
+            Err(StorageError::io("rename", &path)(io::ErrorKind::NotFound.into()))
+        };
         let begin = || {
             old.iter().try_for_each(|segment| segment.pin())?;
             for kind in INDEXES {
-                renamed(kind, CLEANED_SUFFIX, SWAP_SUFFIX)?;
+                must_rename(kind, CLEANED_SUFFIX, SWAP_SUFFIX)?;
             }
             disk::sync_open_dir(&directory, &dir)?;
-            renamed(FileKind::Log, CLEANED_SUFFIX, SWAP_SUFFIX)
+            must_rename(FileKind::Log, CLEANED_SUFFIX, SWAP_SUFFIX)
         };
         if let Err(error) = begin() {
             for segment in old {
@@ -92,10 +101,10 @@ impl Log {
                 remove(&dir, segment.base())?;
             }
             for kind in INDEXES {
-                renamed(kind, SWAP_SUFFIX, "")?;
+                must_rename(kind, SWAP_SUFFIX, "")?;
             }
             disk::sync_open_dir(&directory, &dir)?;
-            renamed(FileKind::Log, SWAP_SUFFIX, "")?;
+            must_rename(FileKind::Log, SWAP_SUFFIX, "")?;
             disk::sync_open_dir(&directory, &dir)
         };
         // Half way the names on the disk are nobody's: only recovery knows what to make of them.

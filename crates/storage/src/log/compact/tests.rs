@@ -4,6 +4,7 @@ mod beside;
 mod crashes;
 mod followers;
 mod model;
+mod producers;
 mod transactions;
 
 use std::{
@@ -307,46 +308,6 @@ fn the_horizon_of_a_tombstone_begins_once_what_it_deletes_is_gone() {
 }
 
 #[test]
-fn the_last_batch_of_a_producer_stays_without_records() {
-    let log = TestLog::new(config());
-    let sequenced = |producer_id, base_sequence| BatchBuilder {
-        producer_id,
-        producer_epoch: 0,
-        base_sequence,
-        ..at(5)
-    };
-    let one: &[(&[u8], Option<&[u8]>)] = &[(b"k", Some(b"1"))];
-    for (producer, sequence) in [(1, 0), (1, 1), (2, 0), (2, 1)] {
-        lead(
-            &log,
-            keyed(sequenced(producer, sequence), Compression::Zstd, one),
-            1,
-        );
-    }
-    log.roll(0).expect("roll");
-    compact(&log, 0);
-    let left: Vec<_> = batches(&log)
-        .iter()
-        .map(|(header, _)| (header.base_offset.0, header.record_count, header.base_sequence))
-        .collect();
-    // The first is where the leader epoch begins.
-    assert_eq!(left, [(0, 0, 0), (1, 0, 1), (3, 1, 1)]);
-    // A replay of what is left, without any snapshot, still knows both.
-    let dir = log.dir();
-    for entry in fs::read_dir(&dir).expect("list") {
-        let path = entry.expect("entry").path();
-        if path.extension().is_some_and(|extension| extension == "snapshot") {
-            fs::remove_file(path).expect("remove");
-        }
-    }
-    let (log, _) = log.reopen(synced_below(4));
-    for producer in [1, 2] {
-        let entry = log.producer(ProducerId(producer)).expect("known");
-        assert_eq!(entry.last_sequence(), Some(1));
-    }
-}
-
-#[test]
 fn records_without_a_key_go() {
     let log = TestLog::new(config());
     lead(
@@ -356,8 +317,8 @@ fn records_without_a_key_go() {
     );
     put(&log, "a", Some("x"));
     log.roll(0).expect("roll");
-    compact(&log, 0);
-    assert_eq!(offsets(&log), [1]);
+    let done = compact(&log, 0);
+    assert_eq!((offsets(&log), done.records_without_key), (vec![1], 1));
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use protocol::batch::Batches;
 
 use super::*;
-use crate::checkpoint::CLEANER_OFFSETS;
+use crate::{checkpoint::CLEANER_OFFSETS, disk};
 
 fn quick(dir: &Path) -> ManagerConfig {
     ManagerConfig {
@@ -134,5 +134,118 @@ fn cleaners_come_and_go_with_their_settings() {
     wait_until("two threads have ended", || manager.cleaners.threads() == 1);
     with(1, false);
     wait_until("the last has ended", || manager.cleaners.threads() == 0);
+    manager.close(None);
+}
+
+/// Whose cleaner threads are the test's own calls of `clean_dirtiest`.
+fn without_threads(dir: &Path) -> Arc<LogManager> {
+    let mut config = quick(dir);
+    config.cleaner.threads = 0;
+    LogManager::open(config, BOOT).expect("new").0
+}
+
+/// Damages the first batch of the log's first segment, at that byte.
+fn damage(log: &Log, at: usize) {
+    let path = log.dir().join("00000000000000000000.log");
+    let mut bytes = fs::read(&path).expect("read");
+    bytes[at] ^= 1;
+    fs::write(&path, &bytes).expect("write");
+}
+
+fn uncleanable(manager: &LogManager) -> Vec<TopicPartition> {
+    let all = manager.uncleanable();
+    all.into_iter().map(|(partition, _)| partition).collect()
+}
+
+const ALL_COMMITTED: fn(TopicPartition) -> Option<Offset> = |_| Some(Offset(4));
+
+#[test]
+fn a_log_that_was_built_anew_or_cut_is_cleaned_again() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let manager = without_threads(dir.path());
+    let (rebuilt, cut) = (partition(0), partition(1));
+    let log = dirty_log(&manager, rebuilt);
+    damage(&log, 65);
+    assert!(manager.clean_dirtiest(&ALL_COMMITTED));
+    assert_eq!(uncleanable(&manager), [rebuilt]);
+    assert!(!manager.clean_dirtiest(&ALL_COMMITTED), "it is left alone");
+
+    manager.mark_stray(rebuilt).expect("put aside");
+    let log = dirty_log(&manager, rebuilt);
+    assert!(manager.clean_dirtiest(&ALL_COMMITTED));
+    assert_eq!(
+        (uncleanable(&manager), records_in(&log)),
+        (vec![], 1),
+        "built anew under the same name"
+    );
+
+    let log = dirty_log(&manager, cut);
+    damage(&log, 65);
+    assert!(manager.clean_dirtiest(&ALL_COMMITTED));
+    assert_eq!(uncleanable(&manager), [cut]);
+    log.truncate_fully_and_start_at(Offset(0)).expect("cut");
+    let log = dirty_log(&manager, cut);
+    assert!(manager.clean_dirtiest(&ALL_COMMITTED));
+    assert_eq!(
+        (uncleanable(&manager), records_in(&log)),
+        (vec![], 1),
+        "begun anew"
+    );
+    manager.close(None);
+}
+
+#[test]
+fn deleting_a_log_ends_its_cleaning() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let mut config = quick(dir.path());
+    // A batch takes a day.
+    config.cleaner.max_bytes_per_second = 0.001;
+    let (manager, _) = LogManager::open(config, BOOT).expect("new");
+    let deleted = partition(0);
+    let log = dirty_log(&manager, deleted);
+    manager.background(ALL_COMMITTED).expect("threads");
+    wait_until("it is being cleaned", || manager.cleaners.busy() == 1);
+    manager.delete(deleted).expect("delete");
+    wait_until("its cleaning has ended", || manager.cleaners.busy() == 0);
+    assert_eq!((uncleanable(&manager), log.has_failed()), (vec![], false));
+    manager.close(None);
+}
+
+#[test]
+fn a_cleaner_that_panics_costs_its_log_the_cleaning_and_no_other() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let manager = without_threads(dir.path());
+    let unlucky = partition(0);
+    dirty_log(&manager, unlucky);
+    let lucky = dirty_log(&manager, partition(1));
+    let bug = |operation: &'static str, path: &Path| {
+        let of_unlucky = path.to_string_lossy().contains("table-0/");
+        assert!(operation != "create" || !of_unlucky, "a bug");
+        Ok(())
+    };
+    disk::faults::with(bug, || while manager.clean_dirtiest(&ALL_COMMITTED) {});
+    let told = manager.uncleanable();
+    assert!(
+        told.len() == 1 && told[0].0 == unlucky && told[0].1.contains("a bug"),
+        "{told:?}"
+    );
+    assert_eq!(records_in(&lucky), 1);
+    manager.close(None);
+}
+
+#[test]
+fn a_log_that_cannot_say_how_dirty_it_is_is_told() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let manager = without_threads(dir.path());
+    let damaged = partition(0);
+    let log = dirty_log(&manager, damaged);
+    // Whether it is due depends on its first batch, whose magic byte is none.
+    log.set_config(LogConfig {
+        max_compaction_lag: Some(Duration::from_millis(1)),
+        ..compacted()
+    });
+    damage(&log, 16);
+    assert!(!manager.clean_dirtiest(&ALL_COMMITTED));
+    assert_eq!(uncleanable(&manager), [damaged]);
     manager.close(None);
 }

@@ -113,6 +113,9 @@ pub(super) struct ClassicGroup {
 }
 
 impl ClassicGroup {
+    /// Kafka's name for its protocol.
+    pub(super) const TYPE: &'static str = "classic";
+
     /// A group of which nothing is known but its name.
     pub(super) fn new(id: GroupId) -> Self {
         Self {
@@ -261,7 +264,7 @@ impl ClassicGroup {
             .with_group_id(self.id.to_wire().into())
             .with_protocol_type(wire(self.protocol_type()))
             .with_group_state(StrBytes::from_static_str(self.state.name()))
-            .with_group_type(StrBytes::from_static_str("classic"))
+            .with_group_type(StrBytes::from_static_str(Self::TYPE))
     }
 
     /// Ends the load: the members are expected to be heard of again.

@@ -346,6 +346,34 @@ fn an_assignment_that_no_batch_holds_is_refused() {
 }
 
 #[test]
+fn a_member_that_no_batch_holds_is_not_let_in() {
+    let mut bench = Bench::with(GroupConfig {
+        max_records_bytes: 1_000,
+        ..GroupConfig::default()
+    });
+    let saying = |bytes: usize| {
+        let mut body = join("", &["range"]);
+        body.protocols[0].metadata = vec![0; bytes].into();
+        body
+    };
+    let token = bench.send_join(3, saying(1_000));
+    assert_eq!(bench.error(token), Some(ErrorCode::UnknownServerError));
+    assert_eq!((bench.state(), bench.open(), bench.log.len()), ("Dead", 0, 0));
+    // What just passes can be written down.
+    let passes = (0..1_000).rev().find_map(|bytes| {
+        let token = bench.send_join(3, saying(bytes));
+        bench.error(token).is_none().then_some((bytes, token))
+    });
+    let (bytes, token) = passes.expect("some size passes");
+    assert!(bytes > 600, "{bytes}");
+    bench.pass(3_000);
+    let member_id = bench.joined(token).member_id;
+    let token = send_sync(&mut bench, &member_id, 1);
+    assert_eq!(bench.error(token), Some(ErrorCode::None));
+    assert_eq!((bench.state(), bench.log.len()), ("Stable", 1));
+}
+
+#[test]
 fn groups_of_other_kinds_assign_what_they_like() {
     let mut bench = Bench::new();
     let body = join("", &["v1"]).with_protocol_type("connect".into());

@@ -130,3 +130,26 @@ fn a_failure_anywhere_in_a_cleaning_is_one_of_the_cleaning_or_of_the_log() {
     }
     assert!(refused > 10 && failed > 3, "{refused} refused, {failed} failed");
 }
+
+/// The old segments must not go for a new one that is not there.
+#[test]
+fn a_new_segment_that_has_vanished_replaces_nothing() {
+    for kind in [FileKind::Log, FileKind::OffsetIndex, FileKind::TimeIndex] {
+        let log = three_segments();
+        let before = records(&log);
+        let thief = move |operation: &'static str, path: &Path| {
+            let suffix = format!(".{}{CLEANED_SUFFIX}", kind.extension());
+            if operation == "rename" && path.to_string_lossy().ends_with(&suffix) {
+                fs::remove_file(path)?;
+            }
+            Ok(())
+        };
+        let outcome = faults::with(thief, || try_compact(&log, 100, 0, 1 << 20));
+        assert!(outcome.is_err(), "{kind:?}: {outcome:?}");
+        assert!(!log.has_failed());
+        assert_eq!(records(&log), before);
+        assert_sound_files(&log.dir());
+        compact(&log, 0);
+        assert!(records(&log).len() < before.len());
+    }
+}
