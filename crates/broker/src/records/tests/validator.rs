@@ -1,5 +1,7 @@
 //! What is judged at once, and what beside the async workers.
 
+use futures::FutureExt;
+
 use super::{
     super::{validate::validate_briefly, validator::Validator},
     codecs::zeros,
@@ -44,14 +46,13 @@ fn what_is_large_or_opens_to_much_or_is_compressed_anew_is_not() {
 async fn a_bomb_is_opened_on_another_thread() {
     let bomb = compressed(&large(20 << 20), Compression::Zstd);
     let validator = Validator::new();
-    let judging = validator.validate(bomb.clone(), rules());
-    tokio::pin!(judging);
-    tokio::select! {
-        biased;
-        judged = &mut judging => panic!("on this thread: {judged:?}"),
-        () = std::future::ready(()) => {}
-    }
-    assert_eq!(judging.await, validate(bomb, &rules()));
+    // A busy machine may let the other thread end before this one looks.
+    let elsewhere = || validator.validate(bomb.clone(), rules()).now_or_never().is_none();
+    assert!((0..50).any(|_| elsewhere()), "on this thread");
+    assert_eq!(
+        validator.validate(bomb.clone(), rules()).await,
+        validate(bomb, &rules())
+    );
     let small = plain(&three());
     tokio::select! {
         biased;
