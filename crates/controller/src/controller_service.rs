@@ -8,10 +8,11 @@ use metadata::ClusterImage;
 use protocol::grpc::v1::controller_server::Controller;
 use protocol::grpc::v1::{
     AllocateProducerIdsReply, AllocateProducerIdsRequest, AlterConfigsReply, AlterConfigsRequest,
-    AlterPartitionsReply, AlterPartitionsRequest, ControllerReplyHeader, CreatePartitionsReply,
-    CreatePartitionsRequest, CreateTopicsReply, CreateTopicsRequest, DeleteTopicsReply, DeleteTopicsRequest,
-    DescribeQuorumReply, DescribeQuorumRequest, ElectLeadersReply, ElectLeadersRequest, KafkaError,
-    QuorumMember, UnregisterBrokerReply, UnregisterBrokerRequest,
+    AlterPartitionsReply, AlterPartitionsRequest, AssignDirectoriesReply, AssignDirectoriesRequest,
+    ControllerReplyHeader, CreatePartitionsReply, CreatePartitionsRequest, CreateTopicsReply,
+    CreateTopicsRequest, DeleteTopicsReply, DeleteTopicsRequest, DescribeQuorumReply, DescribeQuorumRequest,
+    ElectLeadersReply, ElectLeadersRequest, KafkaError, QuorumMember, UnregisterBrokerReply,
+    UnregisterBrokerRequest,
 };
 use protocol::{BrokerId, DirectoryId, ErrorCode, Offset, TopicId};
 use tokio::sync::{mpsc, watch};
@@ -240,6 +241,22 @@ impl Controller for ControllerService {
         Ok(Response::new(AlterPartitionsReply {
             header: Some(header),
             partitions: partitions.unwrap_or_default(),
+        }))
+    }
+
+    async fn assign_directories(
+        &self,
+        request: Request<AssignDirectoriesRequest>,
+    ) -> Result<Response<AssignDirectoriesReply>, Status> {
+        let request = request.into_inner();
+        let (header, results) = self
+            .decide(move |view| {
+                decisions::assign_directories(view, &request).map_err(|error| decisions::kafka_error(&error))
+            })
+            .await?;
+        Ok(Response::new(AssignDirectoriesReply {
+            header: Some(header),
+            results: results.unwrap_or_default(),
         }))
     }
 

@@ -52,6 +52,11 @@ impl BrokerRegistration {
     pub fn is_eligible(&self) -> bool {
         !self.fenced && !self.in_controlled_shutdown
     }
+
+    /// Whether what lies in the directory can be used. So can a replica whose directory nobody has told.
+    pub fn has_online(&self, directory: DirectoryId) -> bool {
+        directory.is_zero() || self.log_dirs.contains(&directory)
+    }
 }
 
 /// A topic and its partitions.
@@ -98,6 +103,13 @@ impl PartitionRegistration {
     /// The preferred leader: the first replica.
     pub fn preferred_leader(&self) -> Option<BrokerId> {
         self.replicas.first().copied()
+    }
+
+    /// The log directory of the broker's replica, zero where none is assigned; `None` where the broker
+    /// holds no replica.
+    pub fn directory_of(&self, broker: BrokerId) -> Option<TopicDirectory> {
+        let position = self.replicas.iter().position(|&id| id == broker)?;
+        self.directories.get(position).copied()
     }
 
     /// Says which of the record's invariants does not hold, with the record.
@@ -191,8 +203,22 @@ impl ClusterImage {
         self.brokers.values().filter(|broker| !broker.fenced)
     }
 
+    /// Whether nothing can be had from the broker's replica of the partition: the broker is fenced or
+    /// unknown, or the replica's log directory is offline (KIP-858).
+    pub fn is_replica_offline(&self, partition: &PartitionRegistration, broker: BrokerId) -> bool {
+        self.brokers
+            .get(&broker)
+            .is_none_or(|known| known.fenced || !is_directory_online(known, partition))
+    }
+
     /// A key set at runtime for exactly this resource, without any default.
     pub fn config(&self, resource: &ConfigResource, key: &str) -> Option<&str> {
         self.configs.get(resource)?.get(key).map(String::as_str)
     }
+}
+
+/// Whether the directory that holds the broker's replica is online.
+fn is_directory_online(broker: &BrokerRegistration, partition: &PartitionRegistration) -> bool {
+    let directory = partition.directory_of(broker.id).unwrap_or(DirectoryId::ZERO);
+    broker.has_online(directory)
 }

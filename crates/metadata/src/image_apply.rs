@@ -183,6 +183,9 @@ impl ClusterImage {
         if let Some(leaving) = record.in_controlled_shutdown {
             broker.in_controlled_shutdown = leaving;
         }
+        if let Some(online) = &record.log_dirs {
+            broker.log_dirs = records::directories(&online.ids)?;
+        }
         Ok(())
     }
 

@@ -124,6 +124,8 @@ pub(crate) fn broker_records(broker: &BrokerRegistration) -> Vec<MetadataRecord>
             broker_epoch: broker.epoch.get(),
             fenced: Some(broker.fenced),
             in_controlled_shutdown: Some(broker.in_controlled_shutdown),
+            // The registration's record has those that are online.
+            log_dirs: None,
         })));
     }
     records

@@ -143,6 +143,7 @@ fn entry_of(step: &Step, image: &ClusterImage, offset: i64) -> Option<MetadataEn
             broker_epoch: epoch_of(broker),
             fenced: Some(fenced),
             in_controlled_shutdown: Some(leaving),
+            log_dirs: None,
         })),
         Step::Unregister { broker } => made.push(Record::UnregisterBroker(UnregisterBrokerRecord {
             broker_id: broker,

@@ -17,6 +17,7 @@ use protocol::{
 
 use super::{
     BrokerError, Outcome, RegisterError, View,
+    directories::{Filling, moved_to},
     partition_change::{PartitionChange, partitions_of},
 };
 
@@ -36,8 +37,10 @@ pub struct Registered {
 /// A new incarnation gets an epoch (`next_epoch`, the offset its entry will have, or more) and starts
 /// fenced. The same records fence the old incarnation: every partition it led gets another leader or
 /// none, with a new leader epoch, at replication factor 1 too. A replica whose directory is gone leaves
-/// ISR and ELR, even if nobody is left; so does one whose acknowledged records were in a page cache that
-/// is gone; a damaged one does where another member lives that can replace it.
+/// ISR and ELR, even if nobody is left, and begins anew in another directory; so does one whose
+/// acknowledged records were in a page cache that is gone; a damaged one does where another member lives
+/// that can replace it. While some directory of the broker cannot be used, one that is missing may come
+/// back: its replicas stay where they are and lead nothing until then (KIP-858).
 ///
 /// An incarnation that is registered already keeps its epoch and its leaderships.
 /// `connected_elsewhere` says that another incarnation of this id has a live session: two processes
@@ -66,15 +69,22 @@ pub fn register(
     }
     let damaged = topic_partitions(&request.damaged).map_err(RegisterError::Malformed)?;
     let flush_defaults = NodeDefaults::of_broker(id, static_flush(request));
+    let may_return = request.unusable_log_dirs > 0;
+    let mut filling = Filling::of(view, &registration);
     let mut made = vec![records::register_broker_record(&registration)];
     for tp in partitions_of(view, id) {
         let Some(change) = PartitionChange::of(view, tp) else {
             continue;
         };
         let partition = change.old();
-        let directories = directories_after(partition, &registration);
-        let directory_gone = directory_of(partition, id)
-            .is_some_and(|directory| !directory.is_zero() && !registration.log_dirs.contains(&directory));
+        let directory = partition.directory_of(id).unwrap_or(DirectoryId::ZERO);
+        let unassigned = directory.is_zero() && !registration.log_dirs.is_empty();
+        let directory_gone = !may_return && !registration.has_online(directory);
+        let directories = if unassigned || directory_gone {
+            moved_to(partition, id, filling.take_emptiest())
+        } else {
+            partition.directories.clone()
+        };
         let cache_gone =
             request.may_have_lost_data && flush_messages(view.image, change.topic(), &flush_defaults) != 1;
         let replaceable = damaged.contains(&tp) && has_other_member(view, partition, id);
@@ -130,27 +140,6 @@ fn static_flush(request: &Register) -> BTreeMap<String, String> {
     set.map(|value| ("log.flush.interval.messages".to_owned(), value))
         .into_iter()
         .collect()
-}
-
-/// The partition's directories once the broker is back with those it has now: a replica whose
-/// directory is gone, or never was assigned, starts anew in the first one.
-fn directories_after(partition: &PartitionRegistration, broker: &BrokerRegistration) -> Vec<DirectoryId> {
-    let first = broker.log_dirs.first().copied().unwrap_or_default();
-    let replicas = partition.replicas.iter().zip(&partition.directories);
-    replicas
-        .map(|(&replica, &directory)| {
-            if replica == broker.id && !broker.log_dirs.contains(&directory) {
-                first
-            } else {
-                directory
-            }
-        })
-        .collect()
-}
-
-fn directory_of(partition: &PartitionRegistration, broker: BrokerId) -> Option<DirectoryId> {
-    let position = partition.replicas.iter().position(|&id| id == broker)?;
-    partition.directories.get(position).copied()
 }
 
 /// Whether a registered broker other than this one has every acknowledged record of the partition,
@@ -293,24 +282,6 @@ pub fn fail_replicas(
     })
 }
 
-/// As [`fail_replicas`], for every replica in log directories that went offline.
-pub fn fail_directories(
-    view: View<'_>,
-    broker: BrokerId,
-    epoch: BrokerEpoch,
-    offline: &[DirectoryId],
-) -> Result<Outcome<()>, BrokerError> {
-    let failed: Vec<_> = partitions_of(view, broker)
-        .filter(|&tp| {
-            view.image
-                .partition(tp)
-                .and_then(|partition| directory_of(partition, broker))
-                .is_some_and(|directory| offline.contains(&directory))
-        })
-        .collect();
-    fail_replicas(view, broker, epoch, &failed)
-}
-
 fn leave_in_sync_sets(view: View<'_>, broker: BrokerId) -> impl Iterator<Item = MetadataRecord> {
     partitions_of(view, broker).filter_map(move |tp| {
         let change = PartitionChange::of(view, tp)?;
@@ -333,5 +304,6 @@ fn change_record(
         broker_epoch: broker.epoch.get(),
         fenced,
         in_controlled_shutdown,
+        log_dirs: None,
     }))
 }

@@ -2,7 +2,7 @@
 
 use metadata::{ApplyError, configs::ConfigError};
 use protocol::{
-    BrokerEpoch, BrokerId, ErrorCode, InvalidTopicName, LeaderEpoch, PartitionEpoch, TopicName,
+    BrokerEpoch, BrokerId, DirectoryId, ErrorCode, InvalidTopicName, LeaderEpoch, PartitionEpoch, TopicName,
     grpc::v1::KafkaError,
 };
 
@@ -96,6 +96,29 @@ pub enum AlterPartitionError {
         broker: BrokerId,
         /// Which of these it is.
         why: &'static str,
+    },
+}
+
+/// A broker's word on where a replica lies is refused (KIP-858).
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AssignDirectoryError {
+    /// An id is not 16 bytes, or the directory's is all zeroes.
+    #[error("the assignment is malformed")]
+    Malformed,
+    /// No such topic or partition.
+    #[error("no such topic or partition")]
+    UnknownPartition,
+    /// The broker holds no replica of the partition.
+    #[error("broker {broker} holds no replica of the partition")]
+    NotReplica {
+        /// The broker.
+        broker: BrokerId,
+    },
+    /// The directory is not among those that the broker has online.
+    #[error("log directory {directory} is not online")]
+    NotOnline {
+        /// The directory.
+        directory: DirectoryId,
     },
 }
 
@@ -236,6 +259,17 @@ impl KafkaCode for AlterPartitionError {
             Self::OldPartitionEpoch { .. } => ErrorCode::InvalidUpdateVersion,
             Self::Invalid(_) => ErrorCode::InvalidRequest,
             Self::Ineligible { .. } => ErrorCode::IneligibleReplica,
+        }
+    }
+}
+
+impl KafkaCode for AssignDirectoryError {
+    fn code(&self) -> ErrorCode {
+        match self {
+            Self::Malformed => ErrorCode::InvalidRequest,
+            Self::UnknownPartition => ErrorCode::UnknownTopicOrPartition,
+            Self::NotReplica { .. } => ErrorCode::NotLeaderOrFollower,
+            Self::NotOnline { .. } => ErrorCode::KafkaStorageError,
         }
     }
 }

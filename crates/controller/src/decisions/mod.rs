@@ -17,6 +17,7 @@
 mod alter_partition;
 mod brokers;
 mod configs;
+mod directories;
 mod elections;
 mod errors;
 mod partition_change;
@@ -27,14 +28,14 @@ mod topics;
 
 pub use alter_partition::alter_partitions;
 pub use brokers::{
-    Registered, begin_controlled_shutdown, fail_directories, fail_replicas, fence, may_shut_down, register,
-    unfence, unregister,
+    Registered, begin_controlled_shutdown, fail_replicas, fence, may_shut_down, register, unfence, unregister,
 };
 pub use configs::{alter_configs, publish_agreed_defaults};
+pub use directories::{assign_directories, fail_directories};
 pub use elections::{elect_leaders, rebalance_leaders};
 pub use errors::{
-    AlterConfigsError, AlterPartitionError, BrokerError, ElectionError, RegisterError, TopicError,
-    kafka_error, success,
+    AlterConfigsError, AlterPartitionError, AssignDirectoryError, BrokerError, ElectionError, RegisterError,
+    TopicError, kafka_error, success,
 };
 pub use placement::{NotEnoughBrokers, Placer};
 pub use producer_ids::{PRODUCER_ID_BLOCK, ProducerIdBlock, allocate_producer_ids};

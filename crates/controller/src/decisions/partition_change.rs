@@ -99,7 +99,7 @@ impl<'a> PartitionChange<'a> {
     /// The record, where anything changes. `eligible` says who may lead: the view's registrations, or
     /// what they will be once the other records of the same outcome are applied.
     pub(super) fn record(mut self, eligible: impl Fn(BrokerId) -> bool) -> Option<MetadataRecord> {
-        let (leader, unclean) = self.elect(eligible);
+        let (leader, unclean) = self.elect(|id| eligible(id) && self.is_directory_online(id));
         if let Some(leader) = leader {
             if unclean {
                 // What others have beyond this leader's log is given up: none of them is in sync with
@@ -112,6 +112,18 @@ impl<'a> PartitionChange<'a> {
         }
         self.elr = self.eligible_leader_replicas();
         self.difference(leader, unclean)
+    }
+
+    /// Whether the broker can use what lies in the directory of its replica (KIP-858).
+    fn is_directory_online(&self, id: BrokerId) -> bool {
+        let directories = self.directories.as_ref().unwrap_or(&self.old.directories);
+        let position = self.old.replicas.iter().position(|&replica| replica == id);
+        let directory = position.and_then(|position| directories.get(position));
+        self.view
+            .image
+            .brokers
+            .get(&id)
+            .is_some_and(|broker| directory.is_none_or(|&directory| broker.has_online(directory)))
     }
 
     /// Who leads, and whether records may be lost by it.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use protocol::{BrokerId, DirectoryId};
 
-use super::View;
+use super::{View, directories::Filling};
 
 /// More replicas of a partition are wanted than there are live brokers.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -25,7 +25,7 @@ pub struct NotEnoughBrokers {
 #[derive(Debug)]
 pub struct Placer {
     live: Vec<Candidate>,
-    directories: BTreeMap<BrokerId, Vec<Directory>>,
+    directories: BTreeMap<BrokerId, Filling>,
     seed: u64,
 }
 
@@ -40,12 +40,6 @@ struct Candidate {
 #[derive(Clone, Copy, Debug, Default)]
 struct Load {
     leaders: usize,
-    replicas: usize,
-}
-
-#[derive(Debug)]
-struct Directory {
-    id: DirectoryId,
     replicas: usize,
 }
 
@@ -80,13 +74,7 @@ impl Placer {
                 .collect(),
             directories: brokers
                 .values()
-                .map(|broker| {
-                    let directories = broker.log_dirs.iter().map(|id| Directory {
-                        id: *id,
-                        replicas: filled.get(id).copied().unwrap_or(0),
-                    });
-                    (broker.id, directories.collect())
-                })
+                .map(|broker| (broker.id, Filling::new(&broker.log_dirs, &filled)))
                 .collect(),
             seed,
         }
@@ -112,16 +100,12 @@ impl Placer {
             .collect())
     }
 
-    /// A directory of the broker with the fewest replicas, counting one more there; the id of all zeroes
-    /// where the broker has none.
+    /// The online directory of the broker with the fewest replicas, the first of several as in Kafka,
+    /// counting one more there; the id of all zeroes where the broker has none.
     pub fn directory(&mut self, broker: BrokerId) -> DirectoryId {
-        let directories = self.directories.get_mut(&broker).into_iter().flatten();
-        directories
-            .min_by_key(|directory| directory.replicas)
-            .map_or(DirectoryId::ZERO, |directory| {
-                directory.replicas += 1;
-                directory.id
-            })
+        self.directories
+            .get_mut(&broker)
+            .map_or(DirectoryId::ZERO, Filling::take_emptiest)
     }
 
     /// Each live broker's share of the topic, in the order of `live`.

@@ -10,23 +10,28 @@ use controller::decisions::{self, Now, ProbeResult, SessionAction, SessionTracke
 use metadata::configs::min_insync_replicas;
 use proptest::prelude::*;
 use protocol::{
-    BrokerEpoch, BrokerId, IncarnationId, Offset, TopicPartition,
+    BrokerEpoch, BrokerId, DirectoryId, IncarnationId, Offset, TopicPartition,
     grpc::v1::{
-        AlterConfig, AlterConfigsRequest, AlterConfigsResource, ConfigOp, ConfigResourceType,
-        CreatePartitionsRequest, DamagedPartition, DeleteTopicsRequest, ElectLeadersRequest, NewPartitions,
-        TopicRef,
+        AlterConfig, AlterConfigsRequest, AlterConfigsResource, AssignDirectoriesRequest, ConfigOp,
+        ConfigResourceType, CreatePartitionsRequest, DamagedPartition, DeleteTopicsRequest,
+        DirectoryAssignment, ElectLeadersRequest, NewPartitions, TopicRef,
     },
 };
 
 use crate::cluster::{Cluster, b, dir};
 
 const BROKERS: i32 = 4;
+/// Log directories of each broker.
+const DIRECTORIES: usize = 2;
 
 /// How a broker comes back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Return {
     Whole,
-    Wiped,
+    /// With another disk in the place of this one.
+    Wiped(usize),
+    /// Without this directory, which may be back the next time.
+    Offline(usize),
     Booted,
     Damaged,
 }
@@ -39,21 +44,39 @@ enum Event {
     Shutdown(i32),
     Unregister(i32),
     FailReplicas(i32),
+    FailDirectory(i32, usize),
+    /// A replica moves to another directory of its broker.
+    Assign {
+        broker: i32,
+        replica: usize,
+        directory: usize,
+    },
     Acknowledge,
-    SetIsr { topic: usize, isr: u8 },
+    SetIsr {
+        topic: usize,
+        isr: u8,
+    },
     Elect,
     Rebalance(usize),
-    CreateTopic { replicas: u8, min_isr: u8, cached: bool },
+    CreateTopic {
+        replicas: u8,
+        min_isr: u8,
+        cached: bool,
+    },
     AddPartition(usize),
     DeleteTopic(usize),
-    MinIsr { topic: Option<usize>, value: Option<u8> },
+    MinIsr {
+        topic: Option<usize>,
+        value: Option<u8>,
+    },
 }
 
 fn event() -> impl Strategy<Value = Event> {
     let broker = 1..=BROKERS;
     let way = prop_oneof![
         6 => Just(Return::Whole),
-        1 => Just(Return::Wiped),
+        1 => (0..DIRECTORIES).prop_map(Return::Wiped),
+        2 => (0..DIRECTORIES).prop_map(Return::Offline),
         2 => Just(Return::Booted),
         1 => Just(Return::Damaged),
     ];
@@ -63,7 +86,10 @@ fn event() -> impl Strategy<Value = Event> {
         16 => broker.clone().prop_map(Event::Unfence),
         2 => broker.clone().prop_map(Event::Shutdown),
         1 => broker.clone().prop_map(Event::Unregister),
-        2 => broker.prop_map(Event::FailReplicas),
+        2 => broker.clone().prop_map(Event::FailReplicas),
+        2 => (broker.clone(), 0..DIRECTORIES).prop_map(|(id, at)| Event::FailDirectory(id, at)),
+        3 => (broker, 0..4usize, 0..DIRECTORIES)
+            .prop_map(|(broker, replica, directory)| Event::Assign { broker, replica, directory }),
         16 => Just(Event::Acknowledge),
         24 => (0..4usize, any::<u8>()).prop_map(|(topic, isr)| Event::SetIsr { topic, isr }),
         2 => Just(Event::Elect),
@@ -88,7 +114,7 @@ struct World {
     failed: BTreeSet<(BrokerId, TopicPartition)>,
     /// Topics that are acknowledged from the page cache.
     cached: BTreeSet<protocol::TopicId>,
-    dirs: BTreeMap<i32, u128>,
+    dirs: BTreeMap<i32, [u128; DIRECTORIES]>,
 }
 
 impl World {
@@ -101,7 +127,10 @@ impl World {
             complete: BTreeMap::new(),
             failed: BTreeSet::new(),
             cached: BTreeSet::new(),
-            dirs: (1..=BROKERS).map(|id| (id, id as u128)).collect(),
+            // The first is the one that every broker is registered with.
+            dirs: (1..=BROKERS)
+                .map(|id| (id, [id as u128, 100 + id as u128]))
+                .collect(),
         }
     }
 
@@ -176,6 +205,21 @@ impl World {
                     self.failed.extend(held.iter().map(|&tp| (b(id), tp)));
                 }
             }
+            Event::FailDirectory(id, at) => {
+                let (epoch, offline) = (self.cluster.epoch(id), [dir(self.dirs[&id][at])]);
+                if let Ok(outcome) = decisions::fail_directories(self.cluster.view(), b(id), epoch, &offline)
+                {
+                    self.cluster.commit(outcome);
+                    assert!(!self.cluster.image.brokers[&b(id)].log_dirs.contains(&offline[0]));
+                    let again = decisions::fail_directories(self.cluster.view(), b(id), epoch, &offline);
+                    assert_eq!(again.expect("the same epoch").records, []);
+                }
+            }
+            Event::Assign {
+                broker,
+                replica,
+                directory,
+            } => self.assign(broker, replica, dir(self.dirs[&broker][directory])),
             Event::Acknowledge => self.acknowledge(),
             Event::SetIsr { topic, isr } => self.set_isr(topic, isr),
             Event::Elect => {
@@ -230,11 +274,18 @@ impl World {
         let held = self.replicas_of(b(id));
         let before = self.cluster.image.clone();
         let mut request = self.cluster.registration(id);
-        if way == Return::Wiped {
+        let mut wiped = None;
+        if let Return::Wiped(at) = way {
             self.wipes += 1;
-            self.dirs.insert(id, 1000 + self.wipes);
+            let slot = &mut self.dirs.get_mut(&id).expect("every broker has directories")[at];
+            wiped = Some(dir(std::mem::replace(slot, 1000 + self.wipes)));
         }
-        request.log_dirs = vec![dir(self.dirs[&id]).to_vec().into()];
+        let offline = |at: &usize| way == Return::Offline(*at);
+        request.log_dirs = (0..DIRECTORIES)
+            .filter(|at| !offline(at))
+            .map(|at| dir(self.dirs[&id][at]).to_vec().into())
+            .collect();
+        request.unusable_log_dirs = u32::from(matches!(way, Return::Offline(_)));
         request.may_have_lost_data = way == Return::Booted;
         if way == Return::Damaged {
             request.damaged = held
@@ -247,8 +298,16 @@ impl World {
         }
         self.cluster.register(&request);
         match way {
-            Return::Whole => {}
-            Return::Wiped => held.iter().for_each(|&tp| self.forget(b(id), tp)),
+            Return::Whole | Return::Offline(_) => {}
+            Return::Wiped(_) => held
+                .iter()
+                .filter(|&&tp| {
+                    let old = before.partition(tp).expect("it was there");
+                    old.directory_of(b(id)) == wiped
+                })
+                .for_each(|&tp| {
+                    self.forget(b(id), tp);
+                }),
             Return::Booted => held
                 .iter()
                 .filter(|tp| self.cached.contains(&tp.topic_id))
@@ -262,6 +321,39 @@ impl World {
             assert_ne!(self.cluster.partition(tp).leader, Some(b(id)), "resumes an epoch");
         }
         self.failed.retain(|(failed, _)| *failed != b(id));
+    }
+
+    /// The broker has moved a replica, with all that is in it.
+    fn assign(&mut self, id: i32, replica: usize, directory: DirectoryId) {
+        let Some(&tp) = self.replicas_of(b(id)).get(replica) else {
+            return;
+        };
+        if !self.is_online(b(id), tp) {
+            return;
+        }
+        let request = AssignDirectoriesRequest {
+            broker_id: id,
+            broker_epoch: self.cluster.epoch(id).get(),
+            assignments: vec![DirectoryAssignment {
+                topic_id: tp.topic_id.to_vec().into(),
+                partition: tp.partition.get(),
+                directory: directory.to_vec().into(),
+            }],
+        };
+        if let Ok(outcome) = decisions::assign_directories(self.cluster.view(), &request) {
+            let results = self.cluster.commit(outcome);
+            let online = self.cluster.image.brokers[&b(id)].log_dirs.contains(&directory);
+            assert_eq!(results[0].code == 0, online);
+            let now = self.cluster.partition(tp).directory_of(b(id));
+            assert_eq!(now == Some(directory), online);
+        }
+    }
+
+    /// Whether the broker has the directory of its replica.
+    fn is_online(&self, id: BrokerId, tp: TopicPartition) -> bool {
+        let directory = self.cluster.partition(tp).directory_of(id);
+        let broker = self.cluster.image.brokers.get(&id);
+        broker.is_some_and(|broker| directory.is_some_and(|directory| broker.has_online(directory)))
     }
 
     /// Every partition that may acknowledge does, and leaves everybody outside its ISR behind.
@@ -286,7 +378,7 @@ impl World {
                 .replicas
                 .iter()
                 .filter(|&&id| id == leader || wanted & (1 << id.get()) != 0)
-                .filter(|&&id| !self.failed.contains(&(id, tp)))
+                .filter(|&&id| !self.failed.contains(&(id, tp)) && self.is_online(id, tp))
                 .map(|id| id.get())
                 .collect();
             let altered = self.cluster.alter(&self.cluster.alter_request(tp, &isr));
@@ -377,7 +469,12 @@ impl World {
             for id in partition.isr.iter().chain(&partition.elr) {
                 assert!(complete.contains(id), "{id} lacks records of {tp}: {partition:?}");
             }
-            if partition.leader.is_none() {
+            if let Some(leader) = partition.leader {
+                assert!(
+                    self.is_online(leader, *tp),
+                    "leads from an offline directory: {partition:?}"
+                );
+            } else {
                 let idle = partition.elr.iter().find(|&&id| {
                     let live = self
                         .cluster
@@ -385,7 +482,7 @@ impl World {
                         .brokers
                         .get(&id)
                         .is_some_and(|b| b.is_eligible());
-                    live && !self.failed.contains(&(id, *tp))
+                    live && !self.failed.contains(&(id, *tp)) && self.is_online(id, *tp)
                 });
                 assert_eq!(idle, None, "could lead {tp}: {partition:?}");
             }

@@ -4,6 +4,7 @@ mod alter_partitions;
 mod brokers;
 mod cluster;
 mod configs;
+mod directories;
 mod histories;
 mod placement;
 mod topics;

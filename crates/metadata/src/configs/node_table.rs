@@ -312,7 +312,7 @@ pub static NODE_CONFIGS: &[ConfigDef] = &[
         ConfigKind::List,
         None,
         Valid::NonEmpty,
-        "The node's data directories. Required, unless `log.dir` is set.",
+        "The node's data directories, one for each disk. A new replica goes where the fewest are; a directory that fails takes only its replicas offline. Required, unless `log.dir` is set.",
     ),
     topic_default(
         "log.flush.interval.messages",

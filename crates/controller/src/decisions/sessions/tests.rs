@@ -34,6 +34,7 @@ fn fencing(broker_id: i32, fenced: bool) -> MetadataRecord {
         broker_epoch: 5,
         fenced: Some(fenced),
         in_controlled_shutdown: None,
+        log_dirs: None,
     }))
 }
 
