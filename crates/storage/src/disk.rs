@@ -122,6 +122,20 @@ pub(crate) fn rename(from: &Path, to: &Path) -> Result<bool, StorageError> {
     }
 }
 
+/// Gives a directory another name.
+pub(crate) fn rename_dir(from: &Path, to: &Path) -> Result<(), StorageError> {
+    step("rename", from)
+        .and_then(|()| std::fs::rename(from, to))
+        .map_err(StorageError::io("rename", from))
+}
+
+/// Creates a directory that is not there.
+pub(crate) fn create_dir(path: &Path) -> Result<(), StorageError> {
+    step("create", path)
+        .and_then(|()| std::fs::create_dir(path))
+        .map_err(StorageError::io("create", path))
+}
+
 /// Replaces a file, whole or not at all for a process that dies; not yet durable.
 pub(crate) fn replace(path: &Path, bytes: &[u8]) -> Result<(), StorageError> {
     let mut temp = path.as_os_str().to_owned();

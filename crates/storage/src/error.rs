@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use protocol::{LeaderEpoch, Offset, batch::BatchError};
+use protocol::{DirectoryId, LeaderEpoch, Offset, batch::BatchError};
 
 /// What is wrong with bytes that should be a log.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -109,6 +109,12 @@ pub enum StorageError {
         /// The first failure.
         reason: String,
     },
+    /// The log directory that the replica belongs to is offline, or is none of this broker's.
+    #[error("log directory {directory} of the replica is offline")]
+    Offline {
+        /// The directory.
+        directory: DirectoryId,
+    },
     /// The log was closed.
     #[error("log {} is closed", path.display())]
     Closed {
@@ -141,6 +147,24 @@ impl StorageError {
     /// Whether the machine lacks something that may come back by itself.
     pub fn is_exhaustion(&self) -> bool {
         matches!(self, Self::NoSpace { .. } | Self::TooManyOpenFiles { .. })
+    }
+
+    /// Whether the disk itself refuses, so that nothing on it can be relied on: an I/O error, a read-only
+    /// file system, a directory that may not be used. One file that is missing or in the way says nothing
+    /// of its disk.
+    pub fn is_failing_disk(&self) -> bool {
+        let Self::Io { source, .. } = self else {
+            return false;
+        };
+        !matches!(
+            source.kind(),
+            io::ErrorKind::NotFound
+                | io::ErrorKind::AlreadyExists
+                | io::ErrorKind::DirectoryNotEmpty
+                | io::ErrorKind::InvalidInput
+                | io::ErrorKind::InvalidData
+                | io::ErrorKind::Interrupted
+        )
     }
 
     /// Whether a file was not there.

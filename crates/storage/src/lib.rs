@@ -39,6 +39,7 @@ pub mod epochs;
 mod error;
 mod flush;
 pub mod format;
+mod health;
 pub mod hints;
 mod index;
 mod log;
@@ -64,7 +65,10 @@ pub use log::{
     OpenOptions, ReadOutcome, ReadRequest, TimestampedOffset,
 };
 pub use log_config::LogConfig;
-pub use manager::{CleanerConfig, LogManager, ManagerConfig, OpenError, StartupReport};
+pub use manager::{
+    CleanerConfig, DirectorySpace, DirectoryStatus, LogManager, ManagerConfig, NamedDirectory, OpenError,
+    ReplicaSize, StartupReport,
+};
 pub use producers::{ProducerBatch, ProducerEntry, ProducerState, SequenceCheck, SequenceError};
 pub use recovery::RecoveryReport;
 

@@ -42,8 +42,10 @@ pub use read::{ReadOutcome, ReadRequest};
 pub use timestamps::TimestampedOffset;
 
 use crate::{
+    disk,
     epochs::EpochCache,
     error::StorageError,
+    health::DirectoryHealth,
     log_config::LogConfig,
     producers::{ProducerEntry, ProducerState},
     segment::{LogFiles, Segment},
@@ -72,6 +74,8 @@ pub struct Log {
     failure: OnceLock<String>,
     /// Set under the writer lock, once and for all.
     closed: AtomicBool,
+    /// Of the log directory that holds the log; one that nobody manages has none.
+    home: OnceLock<Arc<DirectoryHealth>>,
     deleted: Mutex<Vec<retention::Deleted>>,
     /// Held, before the writer lock, by what takes segments out of the list or gives others their
     /// names. Appends do not need it, and so do not wait for the disk where it does.
@@ -170,7 +174,7 @@ impl Log {
         let _structure = self.structure.lock();
         let _writer = self.writer.lock();
         let from = self.files.dir();
-        std::fs::rename(from.as_ref(), to).map_err(StorageError::io("rename", &from))?;
+        disk::rename_dir(&from, to)?;
         self.files.set_dir(to.to_owned());
         Ok(())
     }
@@ -213,10 +217,27 @@ impl Log {
         self.writer.lock().producers.expire(now_ms, after)
     }
 
-    /// Whether the log has failed for good: it refuses everything until a restart recovers it. Not
-    /// blocking.
+    /// Whether the log, or the directory that it lies in, has failed for good: it refuses everything until
+    /// a restart recovers it. Not blocking.
     pub fn has_failed(&self) -> bool {
-        self.failure.get().is_some()
+        self.failure.get().is_some() || self.directory_failure().is_some()
+    }
+
+    /// Fails with the directory from now on, and the directory with the log's disk. Once.
+    pub(crate) fn live_in(&self, home: Arc<DirectoryHealth>) {
+        let first = self.home.set(home).is_ok();
+        debug_assert!(first, "a log stays in its directory");
+    }
+
+    fn directory_failure(&self) -> Option<&str> {
+        self.home.get()?.failure()
+    }
+
+    /// Lets the directory know of an error that may be its disk's.
+    fn note_error(&self, error: &StorageError) {
+        if let Some(home) = self.home.get() {
+            home.note(error);
+        }
     }
 
     fn active(&self) -> Arc<Segment> {
@@ -249,22 +270,28 @@ impl Log {
     }
 
     fn check_failure(&self) -> Result<(), StorageError> {
-        match self.failure.get() {
+        match self
+            .failure
+            .get()
+            .map(String::as_str)
+            .or_else(|| self.directory_failure())
+        {
             None => Ok(()),
             Some(reason) => Err(StorageError::Failed {
                 path: self.dir(),
-                reason: reason.clone(),
+                reason: reason.to_owned(),
             }),
         }
     }
 
     /// Marks the log failed for good and returns the error that says so.
-    fn fail(&self, reason: &dyn std::fmt::Display) -> StorageError {
+    fn fail(&self, error: &StorageError) -> StorageError {
         let path = self.dir();
         let reason = self.failure.get_or_init(|| {
-            tracing::error!(log = %path.display(), %reason, "log failed; it stays closed until a restart recovers it");
-            reason.to_string()
+            tracing::error!(log = %path.display(), %error, "log failed; it stays closed until a restart recovers it");
+            error.to_string()
         });
+        self.note_error(error);
         StorageError::Failed {
             path,
             reason: reason.clone(),

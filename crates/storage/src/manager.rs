@@ -19,7 +19,7 @@ use parking_lot::{Condvar, Mutex, RwLock};
 use protocol::{BrokerEpoch, BrokerId, ClusterId, DirectoryId, Offset, TopicName, TopicPartition};
 
 use crate::{
-    checkpoint::PartitionName, clean_shutdown, error::StorageError, flush::Flusher, log::Log,
+    checkpoint::PartitionName, clean_shutdown, error::StorageError, flush::Flusher, health::Bell, log::Log,
     log_config::LogConfig,
 };
 
@@ -27,13 +27,17 @@ mod background;
 mod cleaner;
 mod create;
 mod delete;
+mod describe;
 mod directory;
 mod error;
+mod moving;
 mod names;
 mod startup;
 
 pub use cleaner::CleanerConfig;
+pub use describe::{DirectorySpace, DirectoryStatus, ReplicaSize};
 pub use error::OpenError;
+pub use moving::NamedDirectory;
 pub use startup::StartupReport;
 
 use background::Background;
@@ -111,6 +115,8 @@ struct Hosted {
 struct Offline {
     name: PartitionName,
     directory: usize,
+    /// Where its files are.
+    dir: PathBuf,
     reason: String,
     /// It lacked only what may come back by itself: it is tried again when it is asked for.
     may_open: bool,
@@ -120,6 +126,8 @@ struct Offline {
 struct Replicas {
     hosted: HashMap<TopicPartition, Hosted>,
     offline: HashMap<TopicPartition, Offline>,
+    /// Logs on their way to another directory, as far as they were copied.
+    futures: HashMap<TopicPartition, Hosted>,
     closed: bool,
 }
 
@@ -127,8 +135,12 @@ struct Replicas {
 pub struct LogManager {
     config: ManagerConfig,
     directories: Vec<DataDirectory>,
+    /// Configured directories that could not be used at the start, and why.
+    unusable: Vec<(PathBuf, String)>,
+    bell: Arc<Bell>,
     replicas: RwLock<Replicas>,
     names: NameLocks,
+    wishes: moving::Wishes,
     removals: Mutex<Vec<Removal>>,
     flusher: Flusher,
     background: Background,
@@ -153,9 +165,43 @@ impl fmt::Debug for LogManager {
 }
 
 impl LogManager {
-    /// Ids of the log directories, in the order of `log.dirs`.
+    /// Ids of the log directories that were usable at the start, in the order of `log.dirs`.
     pub fn directories(&self) -> Vec<DirectoryId> {
         self.directories.iter().map(DataDirectory::id).collect()
+    }
+
+    /// Ids of the log directories that can be used, in the order of `log.dirs`.
+    pub fn online_directories(&self) -> Vec<DirectoryId> {
+        let online = self.directories.iter().filter(|home| !home.is_offline());
+        online.map(DataDirectory::id).collect()
+    }
+
+    /// Ids of the log directories that went offline since the start.
+    pub fn offline_directories(&self) -> Vec<DirectoryId> {
+        let offline = self.directories.iter().filter(|home| home.is_offline());
+        offline.map(DataDirectory::id).collect()
+    }
+
+    /// How many configured directories cannot be used: at the start, or since.
+    pub fn unusable_directories(&self) -> usize {
+        self.unusable.len() + self.directories.iter().filter(|home| home.is_offline()).count()
+    }
+
+    /// Whether no log directory is left.
+    pub fn all_offline(&self) -> bool {
+        self.directories.iter().all(DataDirectory::is_offline)
+    }
+
+    /// Has `listener` called whenever a log directory goes offline, on the thread that met the failure: it
+    /// must be short and must not wait. The first listener stays.
+    pub fn on_directory_failure(&self, listener: impl Fn() + Send + Sync + 'static) {
+        self.bell.set(Box::new(listener));
+    }
+
+    /// The directory of this id, where it can be used.
+    fn online(&self, id: DirectoryId) -> Option<usize> {
+        let usable = |home: &DataDirectory| home.id() == id && !home.is_offline();
+        self.directories.iter().position(usable)
     }
 
     /// Every open log.
@@ -184,9 +230,14 @@ impl LogManager {
     /// Names of all partitions that have a directory here, open or offline.
     pub fn names(&self) -> Vec<(TopicPartition, TopicName)> {
         let replicas = self.replicas.read();
+        let unpaired = replicas
+            .futures
+            .iter()
+            .filter(|(id, _)| !replicas.hosted.contains_key(id) && !replicas.offline.contains_key(id));
         let hosted = replicas
             .hosted
             .iter()
+            .chain(unpaired)
             .map(|(&id, hosted)| (id, hosted.name.0.clone()));
         let offline = replicas
             .offline
@@ -213,6 +264,7 @@ impl LogManager {
     pub fn set_cluster_id(&self, cluster_id: &ClusterId) -> Result<(), OpenError> {
         self.directories
             .iter()
+            .filter(|directory| !directory.is_offline())
             .try_for_each(|directory| directory.learn_cluster_id(Some(cluster_id)))
     }
 
@@ -232,7 +284,12 @@ impl LogManager {
     }
 
     fn checkpoint_directory(&self, directory: usize) -> Result<(), StorageError> {
-        self.directories[directory].write_checkpoints(|| self.offsets_of(directory))
+        let home = &self.directories[directory];
+        if home.is_offline() {
+            return Ok(());
+        }
+        home.write_checkpoints(|| self.offsets_of(directory))
+            .inspect_err(|error| home.health().note(error))
     }
 
     fn offsets_of(&self, directory: usize) -> CheckpointedOffsets {
@@ -272,11 +329,16 @@ impl LogManager {
     }
 
     fn close_directory(&self, directory: usize, broker_epoch: Option<BrokerEpoch>) {
+        if self.directories[directory].is_offline() {
+            // Whoever can read it next has to look at all of it.
+            return;
+        }
         let (logs, offline): (Vec<_>, usize) = {
             let replicas = self.replicas.read();
             let hosted = replicas
                 .hosted
                 .values()
+                .chain(replicas.futures.values())
                 .filter(|hosted| hosted.directory == directory);
             let offline = replicas
                 .offline
@@ -298,6 +360,9 @@ impl LogManager {
         let path = self.directories[directory].path();
         if let Err(error) = self.checkpoint_directory(directory) {
             tracing::error!(%error, "last checkpoint failed; the next start recovers");
+            return;
+        }
+        if self.directories[directory].is_offline() {
             return;
         }
         if failures + offline > 0 {

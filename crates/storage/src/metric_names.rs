@@ -24,3 +24,13 @@ pub const CLEANER_MAX_DIRTY_RATIO: &str = "ottla_log_cleaner_max_dirty_ratio";
 pub const CLEANER_SECONDS_SINCE_LAST_RUN: &str = "ottla_log_cleaner_seconds_since_last_run";
 /// Gauge of the partitions that cannot be compacted, for damage or records that cannot be read.
 pub const CLEANER_UNCLEANABLE_PARTITIONS: &str = "ottla_log_cleaner_uncleanable_partitions";
+/// Gauge of the configured log directories that cannot be used; Kafka's `OfflineLogDirectoryCount`.
+pub const OFFLINE_LOG_DIRECTORIES: &str = "ottla_log_manager_offline_log_directories";
+/// Gauge for each log directory (label `directory`): 1 where it is offline. Kafka's `LogDirectoryOffline`.
+pub const LOG_DIRECTORY_OFFLINE: &str = "ottla_log_directory_offline";
+/// Gauge for each log directory of the bytes of batches in it.
+pub const LOG_DIRECTORY_SIZE_BYTES: &str = "ottla_log_directory_size_bytes";
+/// Gauge for each log directory of the bytes that its file system has.
+pub const LOG_DIRECTORY_TOTAL_BYTES: &str = "ottla_log_directory_total_bytes";
+/// Gauge for each log directory of the bytes that can still be written there.
+pub const LOG_DIRECTORY_USABLE_BYTES: &str = "ottla_log_directory_usable_bytes";

@@ -314,6 +314,7 @@ impl Log {
             // Readers and recovery must not meet the half that was written.
             disk::set_len(&file, &path, position).map_err(|error| self.fail(&error))?;
             writer.reserved = position;
+            self.note_error(&error);
             return Err(error);
         }
 

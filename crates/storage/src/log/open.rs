@@ -115,6 +115,7 @@ impl Log {
             flushing: Mutex::new(()),
             failure: OnceLock::new(),
             closed: AtomicBool::new(false),
+            home: OnceLock::new(),
             deleted: Mutex::default(),
             structure: Mutex::new(()),
             writer: Mutex::new(writer),

@@ -113,7 +113,11 @@ impl Log {
                 _ if self.generation() != generation => {}
                 // A segment was deleted under the reader: the log start has moved, look again.
                 Err(error) if error.is_not_found() && missing < ATTEMPTS => missing += 1,
-                other => return other,
+                Err(error) => {
+                    self.note_error(&error);
+                    return Err(error);
+                }
+                read => return read,
             }
         }
     }

@@ -11,11 +11,13 @@ use std::{
 use parking_lot::{Condvar, Mutex};
 use protocol::{Offset, TopicPartition};
 
-use super::{LogManager, Monotonic};
+use super::{LogManager, Monotonic, directory::DataDirectory};
 use crate::flush::{FlushFailed, FlushListener};
 
 /// How often logs are asked whether a flush by `flush.ms` is due: the precision of that setting.
 const SETTLING_INTERVAL: Duration = Duration::from_secs(1);
+/// How often directories are looked at: a failing one is offline about this much later at the latest.
+const PROBE_INTERVAL: Duration = Duration::from_millis(250);
 /// A step of the wall clock that is worth a line in the log.
 const NOTABLE_JUMP_MS: i64 = 60_000;
 
@@ -136,6 +138,7 @@ impl RetentionClock {
 /// What the thread does next, and when.
 #[derive(Debug)]
 struct Schedule {
+    probe: Monotonic,
     settling: Monotonic,
     checkpoint: Monotonic,
     retention: Monotonic,
@@ -178,6 +181,7 @@ impl LogManager {
             high_watermark: Arc::clone(&high_watermark),
             clock: RetentionClock::new(wall_clock_ms(), now),
             schedule: Schedule {
+                probe: now,
                 settling: now + SETTLING_INTERVAL,
                 checkpoint: now + self.config.checkpoint_interval,
                 retention: now + self.config.retention_interval,
@@ -219,6 +223,7 @@ impl LogManager {
     /// removes the files of deleted segments whose delay is over.
     fn settle(&self, now_ms: i64) {
         self.report_cleaners();
+        self.report_directories();
         for (_, log) in self.logs() {
             log.remove_deleted();
             if log.flush_due(now_ms) {
@@ -257,6 +262,10 @@ impl Upkeep {
 
     /// Does what is due at `now`; returns when something is due next.
     fn tick(&mut self, manager: &LogManager, now: Monotonic) -> Monotonic {
+        if self.schedule.probe <= now {
+            manager.directories.iter().for_each(DataDirectory::probe);
+            self.schedule.probe = next_round(now, PROBE_INTERVAL);
+        }
         if self.schedule.retention <= now {
             let now_ms = self.clock.now_ms(wall_clock_ms(), now);
             manager.expire(now_ms, self.clock.even_ms(now), &*self.high_watermark);
@@ -272,11 +281,12 @@ impl Upkeep {
         }
         manager.remove_due(now);
         let Schedule {
+            probe,
             settling,
             checkpoint,
             retention,
         } = self.schedule;
-        let next = settling.min(checkpoint).min(retention);
+        let next = probe.min(settling).min(checkpoint).min(retention);
         manager.next_removal().map_or(next, |removal| removal.min(next))
     }
 }

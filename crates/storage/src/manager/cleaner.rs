@@ -316,7 +316,7 @@ impl LogManager {
     fn take_dirtiest(&self, now_ms: i64, high_watermark: &HighWatermark) -> Option<Chosen> {
         let (mut dirtiest, mut largest): (Option<Chosen>, _) = (None, 0.0_f64);
         for (partition, log) in self.logs() {
-            if !log.config().compact || log.has_failed() {
+            if !log.config().compact || log.has_failed() || self.is_moving(partition) {
                 continue;
             }
             // Before it is asked anything: what is found out is about the log as it is now.

@@ -2,7 +2,7 @@
 
 use std::{fs, sync::Arc};
 
-use protocol::{Offset, TopicName, TopicPartition};
+use protocol::{DirectoryId, Offset, TopicName, TopicPartition};
 
 use super::{
     Hosted, LogManager, Monotonic, Offline,
@@ -23,20 +23,25 @@ impl LogManager {
     /// another topic is put aside as stray. A replica that did not open for want of space or descriptors
     /// is tried again; one that is damaged stays [`StorageError::Failed`] until it is deleted or marked
     /// stray: only then is it built anew.
+    ///
+    /// A new log goes where [`LogManager::wish`] wants it, else into the directory `home`, where the metadata
+    /// says one (KIP-858), else into the one with the fewest logs. [`StorageError::Offline`] where the directory of an old or a new log cannot be
+    /// used: a replica is not built anew while the old one may come back.
     pub fn create(
         &self,
         partition: TopicPartition,
         topic: &TopicName,
+        home: Option<DirectoryId>,
         config: LogConfig,
     ) -> Result<Arc<Log>, StorageError> {
-        if let Some(log) = self.get(partition) {
+        if let Some(log) = self.found(partition, home)? {
             log.set_config(config);
             return Ok(log);
         }
         let name = (topic.clone(), partition.partition);
         let _held = self.names.lock(&name);
         self.refuse_when_closed()?;
-        if let Some(log) = self.get(partition) {
+        if let Some(log) = self.found(partition, home)? {
             log.set_config(config);
             return Ok(log);
         }
@@ -45,8 +50,70 @@ impl LogManager {
             return self.open_again(partition, offline, config);
         }
         self.put_aside_holder_of(&name)?;
+        if let Some((_, directory)) = self.future(partition) {
+            if home == Some(directory) {
+                let log = self.finish_swap(partition)?;
+                log.set_config(config);
+                return Ok(log);
+            }
+            // What it was to be a copy of is not here. It may only be offline: then so is the replica.
+            self.home_for(home)?;
+            self.drop_future(partition)?;
+        }
 
-        let directory = self.emptiest_directory();
+        let wished = self.wishes.take(&name).filter(|&id| self.online(id).is_some());
+        let directory = self.home_for(wished.or(home))?;
+        self.make(partition, name, directory, config)
+            .inspect_err(|error| self.directories[directory].health().note(error))
+    }
+
+    /// The log that is here, unless the replica is to lie in a directory that is offline: what lies elsewhere
+    /// may be from before it moved there.
+    fn found(
+        &self,
+        partition: TopicPartition,
+        home: Option<DirectoryId>,
+    ) -> Result<Option<Arc<Log>>, StorageError> {
+        let found = self.usable(partition)?;
+        if found.is_some() && self.directory_of(partition) != home {
+            self.home_for(home)?;
+        }
+        Ok(found)
+    }
+
+    /// The log, where it is open and its directory online.
+    pub(super) fn usable(&self, partition: TopicPartition) -> Result<Option<Arc<Log>>, StorageError> {
+        let replicas = self.replicas.read();
+        let Some(hosted) = replicas.hosted.get(&partition) else {
+            return Ok(None);
+        };
+        let home = &self.directories[hosted.directory];
+        if home.is_offline() {
+            return Err(StorageError::Offline { directory: home.id() });
+        }
+        Ok(Some(Arc::clone(&hosted.log)))
+    }
+
+    /// Where a new log goes.
+    fn home_for(&self, assigned: Option<DirectoryId>) -> Result<usize, StorageError> {
+        let assigned = assigned.filter(|id| !id.is_zero());
+        let directory = match assigned {
+            Some(id) => self.online(id),
+            None => self.emptiest_directory(),
+        };
+        directory.ok_or_else(|| StorageError::Offline {
+            directory: assigned.unwrap_or(DirectoryId::ZERO),
+        })
+    }
+
+    /// Makes the log's directory and opens it. The caller holds the lock on its name.
+    fn make(
+        &self,
+        partition: TopicPartition,
+        name: PartitionName,
+        directory: usize,
+        config: LogConfig,
+    ) -> Result<Arc<Log>, StorageError> {
         let home = &self.directories[directory];
         if home.is_given_up(&name) {
             self.checkpoint_directory(directory)?;
@@ -79,6 +146,7 @@ impl LogManager {
                 let offline = Offline {
                     name,
                     directory,
+                    dir,
                     reason: error.to_string(),
                     may_open: true,
                 };
@@ -95,7 +163,10 @@ impl LogManager {
         config: LogConfig,
     ) -> Result<Arc<Log>, StorageError> {
         let home = &self.directories[offline.directory];
-        let dir = home.partition_dir(&offline.name);
+        if home.is_offline() {
+            return Err(StorageError::Offline { directory: home.id() });
+        }
+        let dir = offline.dir.clone();
         if !offline.may_open {
             return Err(StorageError::Failed {
                 path: dir,
@@ -133,6 +204,7 @@ impl LogManager {
         directory: usize,
     ) -> Result<Arc<Log>, StorageError> {
         let log = Arc::new(log);
+        log.live_in(Arc::clone(self.directories[directory].health()));
         let mut replicas = self.replicas.write();
         if replicas.closed {
             // The close that came in between does not know of this log; nobody has written to it.
@@ -174,14 +246,19 @@ impl LogManager {
         Ok(())
     }
 
-    fn emptiest_directory(&self) -> usize {
+    /// The online directory with the fewest logs, the first of several.
+    fn emptiest_directory(&self) -> Option<usize> {
         let mut counts = vec![0_usize; self.directories.len()];
         let replicas = self.replicas.read();
-        for hosted in replicas.hosted.values() {
+        for hosted in replicas.hosted.values().chain(replicas.futures.values()) {
             counts[hosted.directory] += 1;
         }
-        let emptiest = counts.iter().enumerate().min_by_key(|&(_, count)| count);
-        emptiest.map_or(0, |(directory, _)| directory)
+        let online = counts
+            .iter()
+            .enumerate()
+            .filter(|&(directory, _)| !self.directories[directory].is_offline());
+        let emptiest = online.min_by_key(|&(_, count)| count);
+        emptiest.map(|(directory, _)| directory)
     }
 }
 

@@ -40,6 +40,7 @@ impl LogManager {
 
     /// As [`LogManager::delete`]; the caller holds the lock on the replica's name.
     pub(super) fn put_aside(&self, partition: TopicPartition, suffix: Suffix) -> Result<(), StorageError> {
+        self.drop_future(partition)?;
         let Some(taken) = self.take(partition) else {
             return Ok(());
         };
@@ -48,15 +49,24 @@ impl LogManager {
             | Taken::Offline(Offline { name, directory, .. }) => (name.clone(), *directory),
         };
         let home = &self.directories[directory];
+        if home.is_offline() {
+            // Nothing there can be renamed. The next run that can use it finds what the metadata says then.
+            if let Taken::Hosted(hosted) = &taken
+                && let Err(error) = hosted.log.close(false)
+            {
+                tracing::debug!(%partition, %error, "a log in an offline directory did not close");
+            }
+            return Ok(());
+        }
         let to = suffixed_dir(home.path(), &name, suffix);
         let renamed = match &taken {
             Taken::Hosted(hosted) => hosted.log.rename_dir(&to),
-            Taken::Offline(_) => {
-                let from = home.partition_dir(&name);
-                fs::rename(&from, &to).map_err(StorageError::io("rename", &from))
+            Taken::Offline(Offline { dir, .. }) => {
+                fs::rename(dir, &to).map_err(StorageError::io("rename", dir))
             }
         };
         if let Err(error) = renamed {
+            home.health().note(&error);
             self.put_back(partition, taken);
             return Err(error);
         }
@@ -69,9 +79,13 @@ impl LogManager {
         }
         let delay = match (suffix, &taken) {
             (Suffix::Stray, _) => self.config.stray_retention,
-            (Suffix::Delete | Suffix::New, Taken::Hosted(hosted)) => hosted.log.config().file_delete_delay,
+            (Suffix::Delete | Suffix::New | Suffix::Future, Taken::Hosted(hosted)) => {
+                hosted.log.config().file_delete_delay
+            }
             // Its settings were never read.
-            (Suffix::Delete | Suffix::New, Taken::Offline(_)) => self.config.file_delete_delay,
+            (Suffix::Delete | Suffix::New | Suffix::Future, Taken::Offline(_)) => {
+                self.config.file_delete_delay
+            }
         };
         self.schedule_removal(to, Monotonic::now() + delay);
         // The rename is not synced here. Were it undone by a power loss, the directory would still say of
@@ -79,15 +93,19 @@ impl LogManager {
         Ok(())
     }
 
-    fn name_of(&self, partition: TopicPartition) -> Option<PartitionName> {
+    pub(super) fn name_of(&self, partition: TopicPartition) -> Option<PartitionName> {
         let replicas = self.replicas.read();
-        let hosted = replicas.hosted.get(&partition).map(|hosted| hosted.name.clone());
-        hosted.or_else(|| {
+        let open = |hosted: &Hosted| hosted.name.clone();
+        let hosted = replicas.hosted.get(&partition).map(open);
+        let offline = || {
             replicas
                 .offline
                 .get(&partition)
                 .map(|offline| offline.name.clone())
-        })
+        };
+        hosted
+            .or_else(offline)
+            .or_else(|| replicas.futures.get(&partition).map(open))
     }
 
     fn take(&self, partition: TopicPartition) -> Option<Taken> {

@@ -1,15 +1,17 @@
-//! One log directory: its lock, its identity, and its three checkpoint files.
+//! One log directory: its lock, its identity, its health, and its three checkpoint files.
 
 use std::{
     collections::BTreeSet,
     fs::{self, File},
     io,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use parking_lot::Mutex;
 use protocol::{BrokerId, ClusterId, DirectoryId, Offset};
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{Access, FlockOperation, access, flock};
 
 use super::{
     OpenError,
@@ -21,8 +23,10 @@ use crate::{
         write_offsets,
     },
     clean_shutdown::{CleanShutdown, read_last_boot, same_boot, take_marker, write_last_boot},
+    disk,
     durable_file::sync_dir,
     error::StorageError,
+    health::{Bell, DirectoryHealth},
     meta_properties::{self, MetaProperties},
 };
 
@@ -39,6 +43,9 @@ pub(super) struct DataDirectory {
     new: bool,
     /// Held for as long as the directory is in use; the kernel lets go of it when the process ends.
     _lock: File,
+    /// The directory itself, held open: another one in its place has another inode.
+    itself: File,
+    health: Arc<DirectoryHealth>,
     checkpoints: Mutex<Checkpoints>,
 }
 
@@ -142,6 +149,7 @@ impl DataDirectory {
         path: &Path,
         cluster_id: Option<&ClusterId>,
         node_id: BrokerId,
+        bell: &Arc<Bell>,
     ) -> Result<Self, OpenError> {
         if !path.is_dir() {
             fs::create_dir_all(path).map_err(StorageError::io("create", path))?;
@@ -166,6 +174,8 @@ impl DataDirectory {
             identity: Mutex::new(identity),
             new,
             _lock: lock,
+            itself: File::open(path).map_err(StorageError::io("open", path))?,
+            health: Arc::new(DirectoryHealth::new(path, Arc::clone(bell))),
             checkpoints: Mutex::default(),
         })
     }
@@ -206,6 +216,39 @@ impl DataDirectory {
 
     pub(super) fn id(&self) -> DirectoryId {
         self.identity.lock().directory_id
+    }
+
+    pub(super) fn health(&self) -> &Arc<DirectoryHealth> {
+        &self.health
+    }
+
+    pub(super) fn is_offline(&self) -> bool {
+        self.health.failure().is_some()
+    }
+
+    /// Takes the directory offline where its path leads elsewhere, or it cannot be written any more. Logs
+    /// that are idle would not notice; and files that are open would work on in a directory that is gone.
+    pub(super) fn probe(&self) {
+        if !self.is_offline()
+            && let Err(error) = self.look()
+        {
+            self.health.fail(&error);
+        }
+    }
+
+    fn look(&self) -> Result<(), StorageError> {
+        let inode = |found: fs::Metadata| (found.dev(), found.ino());
+        let opened = self
+            .itself
+            .metadata()
+            .map_err(StorageError::io("stat", &self.path))?;
+        let found = fs::metadata(&self.path).map_err(StorageError::io("stat", &self.path))?;
+        if inode(opened) != inode(found) {
+            let error = io::Error::other("another directory has taken its place");
+            return Err(StorageError::io("use", &self.path)(error));
+        }
+        access(&self.path, Access::WRITE_OK | Access::EXEC_OK)
+            .map_err(|errno| StorageError::io("write to", &self.path)(errno.into()))
     }
 
     /// Adds the cluster id to a directory that has none yet; refuses another one.
@@ -331,7 +374,7 @@ impl DataDirectory {
 
     /// Makes renames and creations of partition directories durable.
     pub(super) fn sync(&self) -> Result<(), StorageError> {
-        sync_dir(&self.path).map_err(StorageError::io("sync", &self.path))
+        disk::sync_dir(&self.path)
     }
 }
 

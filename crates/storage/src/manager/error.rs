@@ -26,6 +26,9 @@ pub enum OpenError {
         /// One of the entries that lie in it.
         found: String,
     },
+    /// Every directory failed while its logs were being opened.
+    #[error("no log directory can be used; the first: {0}")]
+    AllOffline(String),
     /// Another process (or another part of this one) holds the directory's lock.
     #[error("log directory {} is in use by another process", .0.display())]
     InUse(PathBuf),

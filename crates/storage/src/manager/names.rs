@@ -1,8 +1,9 @@
 //! Names of the directories within a log directory.
 //!
-//! `orders-3` is partition 3 of topic `orders`; `orders-3.<id>-delete` waits for its removal;
-//! `orders-3.<id>-stray` is kept although the metadata does not know it; `orders-3.<id>-new` is being
-//! made. Only the first is ever taken apart: the others end in a word, a partition in a number.
+//! `orders-3` is partition 3 of topic `orders`; `orders-3.<id>-future` becomes it, once it has caught up with
+//! the one in another log directory; `orders-3.<id>-delete` waits for its removal; `orders-3.<id>-stray` is
+//! kept although the metadata does not know it; `orders-3.<id>-new` is being made. Only the first two are ever
+//! taken apart: the others end in a word, a partition in a number.
 
 use std::path::{Path, PathBuf};
 
@@ -25,16 +26,19 @@ pub(super) enum Suffix {
     Stray,
     /// Not yet made.
     New,
+    /// A copy that takes the place of the partition in another log directory.
+    Future,
 }
 
 impl Suffix {
-    const ALL: [Self; 3] = [Self::Delete, Self::Stray, Self::New];
+    const ALL: [Self; 4] = [Self::Delete, Self::Stray, Self::New, Self::Future];
 
     const fn text(self) -> &'static str {
         match self {
             Self::Delete => "-delete",
             Self::Stray => "-stray",
             Self::New => "-new",
+            Self::Future => "-future",
         }
     }
 }
@@ -72,6 +76,19 @@ fn parse_partition(name: &str) -> Option<PartitionName> {
     (index >= 0 && digits == index.to_string())
         .then(|| Some((TopicName::new(topic).ok()?, partition)))
         .flatten()
+}
+
+/// The partition that a future directory of this name belongs to.
+pub(super) fn parse_future(name: &str) -> Option<PartitionName> {
+    let (partition, _) = name.strip_suffix(Suffix::Future.text())?.rsplit_once('.')?;
+    parse_partition(partition)
+}
+
+/// Whether the partition's future directory can say whose it is: a name that had to be cut cannot.
+pub(super) fn may_have_future((topic, partition): &PartitionName) -> bool {
+    let id_len = Uuid::nil().simple().to_string().len();
+    let tail_len = ".".len() + id_len + Suffix::Future.text().len();
+    format!("{topic}-{partition}").len() + tail_len <= NAME_MAX
 }
 
 /// The directory of a partition within its log directory.
@@ -134,6 +151,24 @@ mod tests {
             assert!(name.len() <= NAME_MAX);
             assert_eq!(Entry::of(name), Entry::Suffixed(suffix));
             assert_ne!(path, suffixed_dir(Path::new(""), &longest, suffix));
+        }
+    }
+
+    #[test]
+    fn a_future_names_its_partition_or_is_not_made() {
+        let dotted = partition("a.b-1", 7);
+        let path = suffixed_dir(Path::new(""), &dotted, Suffix::Future);
+        assert_eq!(parse_future(path.to_str().expect("ASCII")), Some(dotted));
+        for name in ["a-0", "a-0-future", "a-x.0123-future", "a-0.0123-delete"] {
+            assert_eq!(parse_future(name), None, "{name}");
+        }
+        // 255 bytes less ".", 32 of the id and "-future".
+        for (len, may) in [(213, true), (214, false), (249, false)] {
+            let name = partition(&"x".repeat(len), 0);
+            assert_eq!(may_have_future(&name), may, "{len}");
+            let path = suffixed_dir(Path::new(""), &name, Suffix::Future);
+            let parsed = parse_future(path.to_str().expect("ASCII"));
+            assert_eq!(parsed.as_ref() == Some(&name), may);
         }
     }
 }

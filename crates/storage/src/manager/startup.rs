@@ -21,13 +21,15 @@ use super::{
     background::wall_clock_ms,
     cleaner::Cleaners,
     directory::{CheckpointedOffsets, DataDirectory, Found},
-    names::{Suffix, suffixed_dir},
+    moving,
+    names::{self, Suffix, suffixed_dir},
 };
 use crate::{
     checkpoint::PartitionName,
     descriptors,
     error::StorageError,
     flush::Flusher,
+    health::Bell,
     log::{Log, OpenOptions},
     partition_metadata::{self, PartitionMetadataError},
     recovery::RecoveryReport,
@@ -66,6 +68,12 @@ enum Loaded {
     Unidentified(PathBuf),
     /// It held nothing and is gone.
     Empty,
+    /// On its way here from another directory.
+    Future(
+        TopicPartition,
+        Result<(Arc<Log>, RecoveryReport), StorageError>,
+        PathBuf,
+    ),
 }
 
 impl LogManager {
@@ -74,19 +82,36 @@ impl LogManager {
     /// uses, one that holds other things but no `meta.properties`.
     pub fn open(config: ManagerConfig, boot_id: &str) -> Result<(Arc<Self>, StartupReport), OpenError> {
         let limit = descriptors::raise_limit();
-        let (directories, offline_directories) = open_directories(&config)?;
-        let mut found = Vec::new();
-        for directory in &directories {
-            found.push(directory.take_over(config.cluster_id.as_ref(), boot_id)?);
+        let bell = Arc::new(Bell::default());
+        let (opened, mut offline_directories) = open_directories(&config, &bell)?;
+        let (mut directories, mut found) = (Vec::new(), Vec::new());
+        for directory in opened {
+            match directory.take_over(config.cluster_id.as_ref(), boot_id) {
+                Ok(how) => {
+                    found.push(how);
+                    directories.push(directory);
+                }
+                Err(error) => leave_out(&mut offline_directories, directory.path(), error)?,
+            }
         }
+        if directories.is_empty() {
+            return Err(none_usable(offline_directories));
+        }
+        let unusable = offline_directories
+            .iter()
+            .map(|(path, error)| (path.clone(), error.to_string()))
+            .collect();
         let mut report = StartupReport::new(&found, offline_directories);
         let cleaners = Cleaners::new(config.cleaner.clone());
         let manager = Self {
             flusher: Flusher::new(config.flush_threads).map_err(OpenError::Threads)?,
             config,
             directories,
+            unusable,
+            bell,
             replicas: RwLock::new(Replicas::default()),
             names: NameLocks::default(),
+            wishes: moving::Wishes::default(),
             removals: parking_lot::Mutex::default(),
             background: Background::default(),
             cleaners,
@@ -95,8 +120,15 @@ impl LogManager {
         for directory in 0..manager.directories.len() {
             match manager.checkpoint_directory(directory) {
                 Err(error) if error.is_exhaustion() => tracing::warn!(%error, "checkpoint put off"),
+                // The directory is offline; its replicas are, and no others.
+                Err(error) if error.is_failing_disk() => {}
                 other => other?,
             }
+        }
+        if let Some(first) = manager.directories[0].health().failure()
+            && manager.all_offline()
+        {
+            return Err(OpenError::AllOffline(first.to_owned()));
         }
         let replicas = manager.replicas.read().hosted.len();
         if let Some(warning) = descriptors::low_limit_warning(limit, replicas) {
@@ -114,6 +146,7 @@ impl LogManager {
     }
 
     fn load_all(&self, found: &[Found], report: &mut StartupReport) -> Result<(), OpenError> {
+        let mut futures = Vec::new();
         std::thread::scope(|scope| {
             let loads: Vec<_> = found
                 .iter()
@@ -121,9 +154,25 @@ impl LogManager {
                 .map(|(directory, found)| scope.spawn(move || self.load_directory(directory, found)))
                 .collect();
             for (directory, load) in loads.into_iter().enumerate() {
-                for (name, loaded) in load.join().expect("loading returns errors and does not panic")? {
-                    self.register(directory, name, loaded, report)?;
+                let loaded = match load.join().expect("loading returns errors and does not panic") {
+                    Ok(loaded) => loaded,
+                    Err(error) if error.is_failing_disk() => {
+                        self.directories[directory].health().fail(&error);
+                        continue;
+                    }
+                    Err(error) => return Err(error),
+                };
+                for (name, loaded) in loaded {
+                    if let Loaded::Future(partition, opened, dir) = loaded {
+                        futures.push((directory, name, partition, opened, dir));
+                    } else {
+                        self.register(directory, name, loaded, report)?;
+                    }
                 }
+            }
+            // Once it is known which of them have a current log.
+            for (directory, name, partition, opened, dir) in futures {
+                self.register_future((partition, name, directory), opened, dir, report);
             }
             Ok(())
         })
@@ -136,11 +185,13 @@ impl LogManager {
     ) -> Result<Vec<(PartitionName, Loaded)>, OpenError> {
         let home = &self.directories[directory];
         let listing = home.list()?;
+        let mut futures = Vec::new();
         for (suffix, path) in listing.suffixed {
             match suffix {
                 Suffix::New => fs::remove_dir_all(&path).map_err(StorageError::io("remove", &path))?,
                 Suffix::Delete => self.schedule_removal(path, Monotonic::now()),
                 Suffix::Stray => self.schedule_removal(path, Monotonic::now() + self.config.stray_retention),
+                Suffix::Future => futures.extend(self.load_future(home, &path, found.clean.is_some())),
             }
         }
         let checkpoints = home.read_checkpoints();
@@ -160,7 +211,43 @@ impl LogManager {
                 home.keep_offline(name, checkpoints.of(name));
             }
         }
-        Ok(listing.partitions.into_iter().zip(loaded).collect())
+        Ok(listing
+            .partitions
+            .into_iter()
+            .zip(loaded)
+            .chain(futures)
+            .collect())
+    }
+
+    /// Opens a future log. One that does not say whose it is was never filled, and goes.
+    fn load_future(
+        &self,
+        home: &DataDirectory,
+        dir: &Path,
+        clean_shutdown: bool,
+    ) -> Option<(PartitionName, Loaded)> {
+        let name = dir
+            .file_name()
+            .and_then(|name| name.to_str())
+            .and_then(names::parse_future);
+        let (Some(name), Ok(Some(topic_id))) = (name, partition_metadata::load(dir)) else {
+            self.schedule_removal(dir.to_owned(), Monotonic::now());
+            return None;
+        };
+        let partition = TopicPartition::new(topic_id, name.1);
+        let opened = Log::open(
+            dir,
+            self.config.default_log.clone(),
+            moving::reopen(clean_shutdown),
+        );
+        let opened = opened.map(|(log, report)| {
+            log.live_in(Arc::clone(home.health()));
+            (Arc::new(log), report)
+        });
+        if let Err(error) = &opened {
+            home.health().note(error);
+        }
+        Some((name, Loaded::Future(partition, opened, dir.to_owned())))
     }
 
     fn load_partition(
@@ -195,10 +282,12 @@ impl LogManager {
                 if let Some(offset) = offsets.first_dirty {
                     log.restore_first_dirty_offset(offset);
                 }
+                log.live_in(Arc::clone(home.health()));
                 Loaded::Open(partition, Arc::new(log), report)
             }
             Err(error) => {
                 tracing::error!(dir = %dir.display(), %error, "replica is offline");
+                home.health().note(&error);
                 Loaded::Failed(partition, error)
             }
         }
@@ -232,6 +321,7 @@ impl LogManager {
             }
             Loaded::Failed(partition, error) => {
                 let offline = Offline {
+                    dir: self.directories[directory].partition_dir(&name),
                     name,
                     directory,
                     reason: error.to_string(),
@@ -241,9 +331,53 @@ impl LogManager {
                 replicas.offline.insert(partition, offline);
             }
             Loaded::Unidentified(path) => report.unidentified.push(path),
-            Loaded::Empty => {}
+            Loaded::Empty | Loaded::Future(..) => {}
         }
         Ok(())
+    }
+
+    /// A future with a current log is only a copy. One without may be the replica, where the last run ended
+    /// in the middle of a swap: what it lacks is missing then.
+    fn register_future(
+        &self,
+        (partition, name, directory): (TopicPartition, PartitionName, usize),
+        opened: Result<(Arc<Log>, RecoveryReport), StorageError>,
+        dir: PathBuf,
+        report: &mut StartupReport,
+    ) {
+        let mut replicas = self.replicas.write();
+        let is_copy = replicas.hosted.contains_key(&partition)
+            || replicas.offline.contains_key(&partition)
+            || replicas.futures.contains_key(&partition);
+        match opened {
+            Ok((log, recovery)) => {
+                if recovery.lost && !is_copy {
+                    report.damaged.push(partition);
+                }
+                if replicas.futures.contains_key(&partition) {
+                    self.schedule_removal(dir, Monotonic::now());
+                    return;
+                }
+                replicas
+                    .futures
+                    .insert(partition, Hosted { log, name, directory });
+            }
+            Err(error) if is_copy => {
+                tracing::warn!(dir = %dir.display(), %error, "a future log does not open; its move is over");
+                self.schedule_removal(dir, Monotonic::now());
+            }
+            Err(error) => {
+                let offline = Offline {
+                    name,
+                    directory,
+                    dir,
+                    reason: error.to_string(),
+                    may_open: false,
+                };
+                report.failed.push((partition, error));
+                replicas.offline.insert(partition, offline);
+            }
+        }
     }
 }
 
@@ -267,27 +401,40 @@ impl StartupReport {
     }
 }
 
-type Opened = (Vec<DataDirectory>, Vec<(PathBuf, OpenError)>);
+type Failing = Vec<(PathBuf, OpenError)>;
 
 /// Checks whose the directories are, before any of them is changed. One on a failing disk is left
 /// out while there is another.
-fn open_directories(config: &ManagerConfig) -> Result<Opened, OpenError> {
-    let (mut opened, mut failing) = (Vec::new(), Vec::new());
+fn open_directories(
+    config: &ManagerConfig,
+    bell: &Arc<Bell>,
+) -> Result<(Vec<DataDirectory>, Failing), OpenError> {
+    let (mut opened, mut failing) = (Vec::new(), Failing::new());
     for path in &config.log_dirs {
-        match DataDirectory::open(path, config.cluster_id.as_ref(), config.node_id) {
+        match DataDirectory::open(path, config.cluster_id.as_ref(), config.node_id, bell) {
             Ok(directory) => opened.push(directory),
-            Err(error) if error.is_failing_disk() => {
-                tracing::error!(dir = %path.display(), %error, "log directory is offline");
-                failing.push((path.clone(), error));
-            }
-            Err(error) => return Err(error),
+            Err(error) => leave_out(&mut failing, path, error)?,
         }
     }
     if opened.is_empty() {
-        let first = failing.into_iter().next().map(|(_, error)| error);
-        return Err(first.unwrap_or(OpenError::NoDirectory));
+        return Err(none_usable(failing));
     }
     Ok((opened, failing))
+}
+
+/// Notes a directory on a failing disk; any other error is the whole start's.
+fn leave_out(failing: &mut Failing, path: &Path, error: OpenError) -> Result<(), OpenError> {
+    if !error.is_failing_disk() {
+        return Err(error);
+    }
+    tracing::error!(dir = %path.display(), %error, "log directory is offline");
+    failing.push((path.to_owned(), error));
+    Ok(())
+}
+
+fn none_usable(failing: Failing) -> OpenError {
+    let first = failing.into_iter().next().map(|(_, error)| error);
+    first.unwrap_or(OpenError::NoDirectory)
 }
 
 /// Deals with a directory that has a partition's name but does not say of which topic: nothing in it

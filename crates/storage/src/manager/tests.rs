@@ -18,7 +18,9 @@ use crate::{
 
 mod cleaning;
 mod deletion;
+mod directories;
 mod model;
+mod moving;
 mod restart;
 mod upkeep;
 
@@ -45,7 +47,7 @@ fn partition(index: i32) -> TopicPartition {
 
 fn create(manager: &LogManager, partition: TopicPartition, name: &str) -> Arc<Log> {
     manager
-        .create(partition, &topic(name), LogConfig::default())
+        .create(partition, &topic(name), None, LogConfig::default())
         .expect("create")
 }
 

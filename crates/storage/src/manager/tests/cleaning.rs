@@ -40,7 +40,7 @@ fn append_keyed(log: &Log, key: &str) {
 /// A log with four records of the same key in a sealed segment, on the disk.
 fn dirty_log(manager: &LogManager, partition: TopicPartition) -> Arc<Log> {
     let log = manager
-        .create(partition, &topic("table"), compacted())
+        .create(partition, &topic("table"), None, compacted())
         .expect("create");
     for _ in 0..4 {
         append_keyed(&log, "k");

@@ -45,7 +45,7 @@ fn a_log_that_was_found_takes_its_settings_before_anybody_uses_it() {
         ..LogConfig::default()
     };
     let log = manager
-        .create(partition, &topic("orders"), compacted)
+        .create(partition, &topic("orders"), None, compacted)
         .expect("found again");
     assert!(contains(&log, "a value"));
     assert!(log.config().compact && !log.config().delete);
@@ -185,7 +185,7 @@ fn a_damaged_replica_is_offline_until_it_is_rebuilt_and_costs_no_other() {
     assert!(manager.get(bad).is_none() && manager.get(good).is_some());
     assert_eq!(manager.names().len(), 2);
     assert_eq!(manager.directory_of(bad), Some(manager.directories()[0]));
-    let refused = manager.create(bad, &topic("orders"), LogConfig::default());
+    let refused = manager.create(bad, &topic("orders"), None, LogConfig::default());
     assert!(matches!(refused, Err(StorageError::Failed { .. })));
     // Its recovery point is kept: without it the next start would cut instead of complaining.
     manager.checkpoint();
@@ -367,7 +367,7 @@ fn no_log_is_made_after_the_end() {
     let (manager, _) = open(dir.path());
     manager.close(None);
     manager.close(None);
-    let refused = manager.create(partition(0), &topic("orders"), LogConfig::default());
+    let refused = manager.create(partition(0), &topic("orders"), None, LogConfig::default());
     assert!(matches!(refused, Err(StorageError::Closed { .. })));
 }
 
@@ -382,6 +382,7 @@ fn exhaust(manager: &LogManager, partition: TopicPartition) {
     };
     manager.directories[directory].keep_offline(&name, offsets);
     let offline = Offline {
+        dir: log.dir(),
         name,
         directory,
         reason: "no space left".to_owned(),
@@ -414,7 +415,7 @@ fn a_replica_that_lacked_only_space_opens_when_it_is_asked_for_again() {
     // One that lost records meanwhile must not come back unnoticed.
     fs::write(dir.path().join("orders-1/00000000000000000000.log"), "").expect("cut");
     for _ in 0..2 {
-        let refused = manager.create(cut, &topic("orders"), LogConfig::default());
+        let refused = manager.create(cut, &topic("orders"), None, LogConfig::default());
         assert!(matches!(refused, Err(StorageError::Failed { .. })));
     }
     manager.checkpoint();

@@ -51,7 +51,7 @@ fn retention_stops_at_the_high_watermark() {
     };
     for partition in [followed, unknown] {
         let log = manager
-            .create(partition, &topic("orders"), short.clone())
+            .create(partition, &topic("orders"), None, short.clone())
             .expect("create");
         for _ in 0..3 {
             append(&log, "old");
