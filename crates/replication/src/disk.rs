@@ -54,8 +54,12 @@ struct StrandQueue {
 #[derive(Default)]
 struct StrandState {
     jobs: VecDeque<Job>,
-    /// Whether the strand is in the pool's queue or on one of its threads.
+    /// Whether the strand is in the pool's queue, on one of its threads, or parked.
     scheduled: bool,
+    /// Somebody holds the strand: no job begins.
+    held: bool,
+    /// A thread has met the hold and left; whoever lets go schedules the strand again.
+    parked: bool,
 }
 
 /// A fixed number of threads for disk work.
@@ -191,6 +195,10 @@ impl PoolShared {
         for _ in 0..JOBS_PER_TURN {
             let job = {
                 let mut state = strand.state.lock();
+                if state.held {
+                    state.parked = true;
+                    return;
+                }
                 match state.jobs.pop_front() {
                     Some(job) => job,
                     None => {
@@ -236,6 +244,17 @@ impl Strand {
         result.await.map_err(|_| DiskBusy)
     }
 
+    /// Waits until every job queued so far is done, and lets none begin until the guard is dropped: what
+    /// comes meanwhile is queued. For what takes its time elsewhere and must find the log at rest.
+    pub(crate) async fn hold(&self) -> Result<StrandHold, DiskBusy> {
+        let strand = self.clone();
+        self.run(move || {
+            strand.queue.state.lock().held = true;
+            StrandHold(strand)
+        })
+        .await
+    }
+
     fn push(&self, jobs_max: usize, job: Job) -> Result<(), DiskBusy> {
         if self.pool.ready.lock().closed {
             return Err(DiskBusy);
@@ -252,6 +271,22 @@ impl Strand {
             self.pool.push_strand(Arc::clone(&self.queue));
         }
         Ok(())
+    }
+}
+
+/// Keeps a strand from running jobs; see [`Strand::hold`].
+#[derive(Debug)]
+pub(crate) struct StrandHold(Strand);
+
+impl Drop for StrandHold {
+    fn drop(&mut self) {
+        let mut state = self.0.queue.state.lock();
+        state.held = false;
+        // Else the thread that ran the holding job is still there, and goes on by itself.
+        if std::mem::take(&mut state.parked) {
+            drop(state);
+            self.0.pool.push_strand(Arc::clone(&self.0.queue));
+        }
     }
 }
 
@@ -279,6 +314,29 @@ mod tests {
         }
         strand.run(|| ()).await.unwrap();
         assert_eq!(*seen.lock(), (0..200).collect::<Vec<_>>());
+        pool.shutdown();
+    }
+
+    #[tokio::test]
+    async fn a_held_strand_runs_nothing_and_then_everything_in_order() {
+        let pool = DiskPool::new("test-disk", 2, 16).unwrap();
+        let (strand, other) = (pool.strand(), pool.strand());
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let mut expected = Vec::new();
+        for round in 0..200 {
+            let hold = strand.hold().await.unwrap();
+            for i in 0..20 {
+                let (seen, entry) = (Arc::clone(&seen), round * 20 + i);
+                expected.push(entry);
+                strand.submit(move || seen.lock().push(entry)).unwrap();
+            }
+            // Other strands go on, on the same threads.
+            other.run(|| ()).await.unwrap();
+            assert_eq!(seen.lock().len(), round * 20, "nothing of this round has run");
+            drop(hold);
+            strand.run(|| ()).await.unwrap();
+            assert_eq!(*seen.lock(), expected);
+        }
         pool.shutdown();
     }
 

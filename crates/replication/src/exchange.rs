@@ -4,7 +4,9 @@
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
-use protocol::{BrokerEpoch, BrokerId, ErrorCode, LeaderEpoch, Offset, PartitionEpoch, TopicPartition};
+use protocol::{
+    BrokerEpoch, BrokerId, DirectoryId, ErrorCode, LeaderEpoch, Offset, PartitionEpoch, TopicPartition,
+};
 
 /// Where a follower's log stands.
 ///
@@ -159,4 +161,26 @@ pub trait IsrChannel: Send + Sync {
         partition: TopicPartition,
         change: AlterIsr,
     ) -> BoxFuture<'static, Result<AlteredPartition, IsrError>>;
+}
+
+/// Why the controller has not noted where a replica lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AssignError {
+    /// The controller answered: nothing was noted.
+    #[error("the controller does not note the directory: {0}")]
+    Refused(ErrorCode),
+    /// No answer came. It may have been noted, or may yet be.
+    #[error("whether the directory was noted is unknown")]
+    Unknown,
+}
+
+/// The way to the controller for where replicas lie (KIP-858); the broker implements it.
+pub trait DirectoryChannel: Send + Sync {
+    /// Has the controller note that this broker's replica lies in `directory`. Saying it twice changes
+    /// nothing.
+    fn assign(
+        &self,
+        partition: TopicPartition,
+        directory: DirectoryId,
+    ) -> BoxFuture<'static, Result<(), AssignError>>;
 }

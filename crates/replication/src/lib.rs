@@ -21,6 +21,7 @@ mod exchange;
 mod listeners;
 mod manager;
 pub mod metric_names;
+mod moving;
 mod partition;
 mod shared;
 mod state;
@@ -30,11 +31,11 @@ mod waiters;
 
 pub use error::{AppendRefused, FetchRefused, ReadRefused, ReplicaError, RoleError};
 pub use exchange::{
-    AlterIsr, AlteredPartition, FetchVerdict, FollowerFetch, Followers, Following, IsrChannel, IsrError,
-    Leading, Position, ProgressListener, ReplicaRead,
+    AlterIsr, AlteredPartition, AssignError, DirectoryChannel, FetchVerdict, FollowerFetch, Followers,
+    Following, IsrChannel, IsrError, Leading, Position, ProgressListener, ReplicaRead,
 };
 pub use listeners::Subscription;
-pub use manager::{ReplicaManager, ReplicaManagerConfig};
+pub use manager::{LogDirectory, LogInDirectory, ReplicaManager, ReplicaManagerConfig};
 pub use partition::{
     Acks, AppendTicket, EpochEnd, FetchRead, FetchedRecords, Isolation, Partition, PartitionOffsets,
     PartitionStatus, ProduceAppend, ReplicaRole,

@@ -1,17 +1,22 @@
 //! All replicas of this broker: found by partition, brought in line with the metadata, ticked.
 
+mod directories;
+mod moves;
 mod reconcile;
 mod upkeep;
 
-use std::collections::HashMap;
-use std::sync::Arc;
+pub use directories::{LogDirectory, LogInDirectory};
+
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use metadata::{ClusterImage, configs::NodeDefaults};
 use parking_lot::{Mutex, RwLock};
 use protocol::{BrokerEpoch, BrokerId, ErrorCode, Offset, TopicPartition};
 use storage::{LogManager, hints::HintStore};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::{Followers, IsrChannel, Partition, disk::DiskPool, shared::Shared};
@@ -44,6 +49,7 @@ enum Hosted {
 
 /// The replicas of one broker.
 pub struct ReplicaManager {
+    me: Weak<Self>,
     shared: Arc<Shared>,
     lag_max: Duration,
     node_defaults: NodeDefaults,
@@ -54,6 +60,9 @@ pub struct ReplicaManager {
     /// High watermarks as they were last noted.
     noted: Mutex<HashMap<TopicPartition, Offset>>,
     noting: AtomicBool,
+    /// Replicas whose directories the controller is being told of.
+    telling: Mutex<HashSet<TopicPartition>>,
+    moves: moves::Moves,
     stop: CancellationToken,
     ticking: Mutex<Option<tokio::task::JoinHandle<()>>>,
 }
@@ -81,7 +90,9 @@ impl ReplicaManager {
             DiskPool::new("ottla-read", config.disk_threads, WAITING_READS_MAX)?,
         );
         let runtime = tokio::runtime::Handle::current();
-        let manager = Arc::new(Self {
+        let directories = logs.directories().len();
+        let manager = Arc::new_cyclic(|me| Self {
+            me: Weak::clone(me),
             shared: Arc::new(Shared::new(config.broker_id, logs, pools, isr_channel, runtime)),
             lag_max: config.lag_max,
             node_defaults: config.node_defaults,
@@ -90,10 +101,22 @@ impl ReplicaManager {
             applying: tokio::sync::Mutex::default(),
             noted: Mutex::default(),
             noting: AtomicBool::new(false),
+            telling: Mutex::default(),
+            moves: moves::Moves::new(directories),
             stop: CancellationToken::new(),
             ticking: Mutex::default(),
         });
-        let ticking = tokio::spawn(upkeep::keep_up(Arc::downgrade(&manager), manager.stop.clone()));
+        let directory_failed = Arc::new(Notify::new());
+        let bell = Arc::clone(&directory_failed);
+        manager
+            .shared
+            .logs
+            .on_directory_failure(move || bell.notify_one());
+        let ticking = tokio::spawn(upkeep::keep_up(
+            Arc::downgrade(&manager),
+            directory_failed,
+            manager.stop.clone(),
+        ));
         *manager.ticking.lock() = Some(ticking);
         Ok(manager)
     }
@@ -187,6 +210,7 @@ impl ReplicaManager {
         {
             tracing::error!("the replica manager's clock had panicked");
         }
+        self.end_all_moves().await;
         // An image that is being applied is finished first; none is applied afterwards.
         let _turn = self.applying.lock().await;
         let partitions = self.partitions();

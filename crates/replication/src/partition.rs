@@ -24,12 +24,14 @@ mod tail;
 
 use std::sync::{Arc, Weak};
 
+use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use protocol::{LeaderEpoch, Offset, TopicName, TopicPartition};
-use storage::{FlushFailed, FlushListener, Log};
+use storage::{FlushFailed, FlushListener, Log, StorageError};
 
 pub use append::{Acks, AppendTicket, ProduceAppend};
 pub use read::{EpochEnd, FetchRead, FetchedRecords, Isolation};
+pub(crate) use replicate::append_following;
 pub(crate) use role::Standing;
 pub use status::{PartitionOffsets, PartitionStatus, ReplicaRole};
 pub(crate) use tail::TailBudget;
@@ -49,7 +51,8 @@ use tail::Tail;
 pub struct Partition {
     tp: TopicPartition,
     topic: TopicName,
-    log: Arc<Log>,
+    /// Another one, with the same contents, once the replica has moved to another directory.
+    log: ArcSwap<Log>,
     strand: Strand,
     shared: Arc<Shared>,
     core: Mutex<Core>,
@@ -92,7 +95,7 @@ impl std::fmt::Debug for Partition {
 }
 
 /// The log's epochs, as the pure core asks for them.
-struct LogEpochs<'a>(&'a Log);
+pub(crate) struct LogEpochs<'a>(pub(crate) &'a Log);
 
 impl EpochLookup for LogEpochs<'_> {
     fn end_offset_for_epoch(&self, epoch: LeaderEpoch) -> Option<(LeaderEpoch, Offset)> {
@@ -130,7 +133,7 @@ impl Core {
         event: impl FnOnce(&mut PartitionState, &Facts<'_>) -> Effects,
     ) {
         let image = partition.shared.image.load();
-        let log = self.view(&partition.log);
+        let log = self.view(&partition.log.load());
         // Retention may have passed what this replica knew to be committed; what is gone was.
         after.high_watermark_moved |= self.state.on_log_start(log.start);
         let facts = Facts {
@@ -184,7 +187,7 @@ impl Core {
 
 /// Epoch of the batch before `end`. An epoch that began at the end and has no record is not one: its
 /// leader appended nothing, and a follower that named it would claim a history it does not have.
-fn last_epoch(log: &Log, end: Offset) -> Option<LeaderEpoch> {
+pub(crate) fn last_epoch(log: &Log, end: Offset) -> Option<LeaderEpoch> {
     if end <= log.log_start_offset() {
         return None;
     }
@@ -223,7 +226,7 @@ impl Partition {
             }),
             listeners: Arc::default(),
             me: Weak::clone(me),
-            log,
+            log: ArcSwap::new(log),
         })
     }
 
@@ -238,8 +241,8 @@ impl Partition {
     }
 
     /// The replica's log. Only what does not change it may be called from outside.
-    pub fn log(&self) -> &Arc<Log> {
-        &self.log
+    pub fn log(&self) -> Arc<Log> {
+        self.log.load_full()
     }
 
     fn this(&self) -> Arc<Self> {
@@ -257,7 +260,7 @@ impl Partition {
             self.shared
                 .logs
                 .flusher()
-                .request(Arc::clone(&self.log), self.this());
+                .request(self.log.load_full(), self.this());
         }
         if after.moved || after.high_watermark_moved {
             self.listeners.tell(self.tp, after.high_watermark_moved);
@@ -299,6 +302,7 @@ impl Partition {
 
     /// Time has passed: lag, retries, flushes that are due by time.
     pub(crate) fn tick(&self) {
+        self.storage_failed_if_dead();
         let mut after = After::default();
         {
             let mut core = self.core.lock();
@@ -322,7 +326,12 @@ impl Partition {
 
 impl FlushListener for Partition {
     fn flushed(&self, result: Result<Offset, FlushFailed>) {
-        if let Err(error) = result {
+        if let Err(FlushFailed::Storage(error)) = &result
+            && matches!(**error, StorageError::Closed { .. })
+        {
+            // The log that the replica has moved away from; what was in it is durable in the other one.
+            tracing::debug!(topic = %self.topic, partition = %self.tp.partition, "a flush came too late");
+        } else if let Err(error) = result {
             tracing::error!(topic = %self.topic, partition = %self.tp.partition, %error, "flush failed");
             self.storage_failed_if_dead();
             return;
@@ -330,7 +339,7 @@ impl FlushListener for Partition {
         let mut after = After::default();
         {
             let mut core = self.core.lock();
-            core.durable_moved(&self.log, &mut after);
+            core.durable_moved(&self.log.load(), &mut after);
             core.event(self, &mut after, PartitionState::on_log_progress);
         }
         self.carry_out(after);

@@ -8,9 +8,10 @@ use arc_swap::ArcSwap;
 use metadata::ClusterImage;
 use protocol::{BrokerEpoch, BrokerId};
 use storage::LogManager;
+use tokio::sync::watch;
 
 use crate::{
-    Followers, IsrChannel, Now,
+    DirectoryChannel, Followers, IsrChannel, Now,
     disk::{DiskBusy, DiskPool},
     partition::TailBudget,
 };
@@ -31,6 +32,9 @@ pub(crate) struct Shared {
     pub(crate) image: ArcSwap<ClusterImage>,
     my_epoch: AtomicI64,
     followers: OnceLock<Weak<dyn Followers>>,
+    directories: OnceLock<Arc<dyn DirectoryChannel>>,
+    /// Counts replicas and log directories that failed.
+    pub(crate) failures: watch::Sender<u64>,
     started: Instant,
 }
 
@@ -53,6 +57,8 @@ impl Shared {
             image: ArcSwap::default(),
             my_epoch: AtomicI64::new(-1),
             followers: OnceLock::new(),
+            directories: OnceLock::new(),
+            failures: watch::Sender::default(),
             started: Instant::now(),
         }
     }
@@ -88,6 +94,16 @@ impl Shared {
 
     pub(crate) fn followers(&self) -> Option<Arc<dyn Followers>> {
         self.followers.get()?.upgrade()
+    }
+
+    /// The way to the controller for directories, where there is one.
+    pub(crate) fn directory_channel(&self) -> Option<Arc<dyn DirectoryChannel>> {
+        self.directories.get().cloned()
+    }
+
+    /// Returns whether it was the first.
+    pub(crate) fn set_directory_channel(&self, channel: Arc<dyn DirectoryChannel>) -> bool {
+        self.directories.set(channel).is_ok()
     }
 
     /// Returns whether it was the first.

@@ -98,7 +98,7 @@ async fn news_from_the_metadata_does_not_swallow_a_flush() {
     for n in 0..flush_threads {
         let other = one.cluster.create_topic(&format!("other-{n}"), &[TWO]);
         two.catch_up().await;
-        let log = Arc::clone(two.partition(other).log());
+        let log = two.partition(other).log();
         two.logs.flusher().request(log, held.clone());
     }
     eventually("every flush thread held", || {

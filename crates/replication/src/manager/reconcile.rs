@@ -14,7 +14,7 @@ use metadata::{
     configs::{CleanerSettings, TopicSettings},
     delta::ImageDelta,
 };
-use protocol::{BrokerEpoch, TopicPartition};
+use protocol::{BrokerEpoch, DirectoryId, TopicPartition};
 use storage::{CleanerConfig, Log, LogConfig, StorageError};
 
 use super::{Hosted, ReplicaManager};
@@ -139,6 +139,7 @@ impl ReplicaManager {
         let Some(hosted) = self.partitions.write().remove(&tp) else {
             return;
         };
+        self.end_move(tp).await;
         if let Hosted::Online(partition) = &hosted {
             tracing::info!(topic = %partition.topic(), partition = %tp.partition, "deleting the replica");
             if partition.retire().await.is_err() {
@@ -186,9 +187,17 @@ impl ReplicaManager {
         };
         let settings = TopicSettings::resolve(image, &topic.name, &self.node_defaults);
         let log_config = log_config(&settings);
+        let assigned = record
+            .directory_of(self.shared.broker)
+            .unwrap_or(DirectoryId::ZERO);
         let hosted = self.partitions.read().get(&tp).cloned();
         let partition = match hosted {
-            Some(Hosted::Online(partition)) if partition.is_failed() && !self.is_expendable(record) => return,
+            // Nothing is built anew while the directory may come back with all that is in it.
+            Some(Hosted::Online(partition))
+                if partition.is_failed() && !(self.is_expendable(record) && self.is_directory_online(tp)) =>
+            {
+                return;
+            }
             Some(Hosted::Online(partition)) if !partition.is_failed() => partition,
             failed_or_new => match self
                 .open(tp, topic, record, failed_or_new, log_config.clone())
@@ -206,6 +215,16 @@ impl ReplicaManager {
                 }
             },
         };
+        if let Some(here) = self.shared.logs.directory_of(tp)
+            && here != assigned
+        {
+            self.tell_directory(tp, here);
+            if !assigned.is_zero() && partition.is_unassigned() {
+                // No role before the controller knows where the replica lies: were that directory lost, it
+                // would count on a replica that is gone.
+                return;
+            }
+        }
         let standing = Standing {
             registration: Arc::clone(record),
             my_epoch,
@@ -213,6 +232,7 @@ impl ReplicaManager {
             min_isr: settings.min_insync_replicas,
             log_config,
         };
+        self.resume_move(&partition);
         if let Err(busy) = partition.apply(standing).await {
             tracing::error!(topic = %topic.name, partition = %tp.partition, %busy, "role not taken");
         }
@@ -237,11 +257,13 @@ impl ReplicaManager {
         let hints = self.hints.clone();
         let name = topic.name.clone();
         let expendable = self.is_expendable(record);
+        let home = record.directory_of(self.shared.broker);
         let gone = |_| StorageError::Closed {
             path: self.shared.logs.first_dir().to_owned(),
         };
         let failed = match before {
             Some(Hosted::Online(failed)) => {
+                self.end_move(tp).await;
                 failed.retire().await.map_err(gone)?;
                 true
             }
@@ -251,10 +273,10 @@ impl ReplicaManager {
             if failed {
                 logs.mark_stray(tp)?;
             }
-            let log = match logs.create(tp, &name, config.clone()) {
+            let log = match logs.create(tp, &name, home, config.clone()) {
                 Err(StorageError::Failed { .. }) if expendable => {
                     logs.mark_stray(tp)?;
-                    logs.create(tp, &name, config)?
+                    logs.create(tp, &name, home, config)?
                 }
                 other => other?,
             };

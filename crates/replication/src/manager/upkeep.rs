@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use protocol::{Offset, TopicPartition};
 use storage::hints::HintStore;
+use tokio::sync::Notify;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
@@ -18,8 +19,13 @@ const TICK_MAX: Duration = Duration::from_millis(500);
 /// High watermarks are noted every so many ticks.
 const TICKS_PER_NOTE: u32 = 10;
 
-/// Ticks the manager's replicas until it is gone or told to stop.
-pub(super) async fn keep_up(manager: Weak<ReplicaManager>, stop: CancellationToken) {
+/// Ticks the manager's replicas until it is gone or told to stop. Those in a log directory that fails are
+/// taken offline at once.
+pub(super) async fn keep_up(
+    manager: Weak<ReplicaManager>,
+    directory_failed: Arc<Notify>,
+    stop: CancellationToken,
+) {
     let Some(lag_max) = manager.upgrade().map(|manager| manager.lag_max) else {
         return;
     };
@@ -29,6 +35,13 @@ pub(super) async fn keep_up(manager: Weak<ReplicaManager>, stop: CancellationTok
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
+            () = directory_failed.notified() => {
+                let Some(manager) = manager.upgrade() else {
+                    return;
+                };
+                manager.fail_with_directories();
+                continue;
+            }
             _ = clock.tick() => {}
         }
         let Some(manager) = manager.upgrade() else {

@@ -139,7 +139,7 @@ impl Partition {
         let acks = request.acks;
         // A shared slice of the request. With another timestamp on it, it is not what the log has.
         let batches = request.log_append_time.is_none().then(|| request.batches.clone());
-        let appended = self.log.append_as_leader(LeaderAppend {
+        let appended = self.log.load().append_as_leader(LeaderAppend {
             batches: request.batches,
             leader_epoch: epoch,
             now_ms: Shared::wall_clock_ms(),
@@ -167,11 +167,11 @@ impl Partition {
         let result = AppendResult {
             base_offset: first_offset,
             log_append_time,
-            log_start_offset: self.log.log_start_offset(),
+            log_start_offset: self.log.load().log_start_offset(),
         };
         {
             let mut core = self.core.lock();
-            core.refresh(&self.log, &mut after);
+            core.refresh(&self.log.load(), &mut after);
             after.due.push(Due::new(stub.appended, Ok(result)));
             // This broker may have given up its leaderships while the disk was busy.
             match core.state.check_append(Some(epoch)) {
@@ -185,7 +185,7 @@ impl Partition {
                         Acks::Leader => core.durable_here.wait(until, result, stub.done),
                         Acks::All => core.wait_committed(until, result, stub.done, &mut after),
                     }
-                    core.durable_moved(&self.log, &mut after);
+                    core.durable_moved(&self.log.load(), &mut after);
                     core.event(self, &mut after, PartitionState::on_log_progress);
                 }
             }

@@ -1,7 +1,5 @@
 //! The leader's side of replication: followers' fetches and what is sent to them.
 
-use std::sync::Arc;
-
 use protocol::{BrokerEpoch, BrokerId, ErrorCode, LeaderEpoch, Offset};
 use storage::ReadRequest;
 
@@ -15,7 +13,7 @@ impl Partition {
     pub fn leading(&self) -> Result<Leading, RoleError> {
         let core = self.core.lock();
         let leader_epoch = core.state.check_append(None)?;
-        let view = core.view(&self.log);
+        let view = core.view(&self.log.load());
         Ok(Leading {
             leader_epoch,
             log_end: view.end,
@@ -34,7 +32,7 @@ impl Partition {
         let mut after = After::default();
         let mut verdict = None;
         self.core.lock().event(self, &mut after, |state, facts| {
-            match state.on_follower_fetch(from, broker_epoch, fetch, &LogEpochs(&self.log), facts) {
+            match state.on_follower_fetch(from, broker_epoch, fetch, &LogEpochs(&self.log.load()), facts) {
                 Ok((answer, effects)) => {
                     verdict = Some(Ok(answer));
                     effects
@@ -60,7 +58,7 @@ impl Partition {
         let (upper, high_watermark, log_start, tail) = {
             let core = self.core.lock();
             core.state.check_append(Some(epoch)).map_err(RoleError::code)?;
-            let view = core.view(&self.log);
+            let view = core.view(&self.log.load());
             let tail = core.tail.find(from, max_bytes);
             (view.end, core.state.high_watermark(), view.start, tail)
         };
@@ -84,7 +82,7 @@ impl Partition {
                 ..nothing
             });
         }
-        let log = Arc::clone(&self.log);
+        let log = self.log.load_full();
         let read = ReadRequest {
             from,
             upper,

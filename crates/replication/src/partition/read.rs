@@ -1,7 +1,5 @@
 //! What clients read: records, and positions in the log.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use protocol::{LeaderEpoch, Offset};
 use storage::{Log, ReadRequest, StorageError, TimestampedOffset};
@@ -75,7 +73,7 @@ impl Partition {
     pub async fn read(&self, request: FetchRead) -> Result<FetchedRecords, ReadRefused> {
         let (mut found, committed, sole) = {
             let core = self.core.lock();
-            let view = core.view(&self.log);
+            let view = core.view(&self.log.load());
             let upper = core.state.check_read(
                 request.from,
                 request.current_leader_epoch,
@@ -115,7 +113,7 @@ impl Partition {
             max_bytes: request.max_bytes,
             min_one_batch: request.min_one_batch,
         };
-        let log = Arc::clone(&self.log);
+        let log = self.log.load_full();
         let outcome = self.shared.reads.run(move || log.read(read)).await;
         match outcome {
             Err(_busy) => Err(ReadRefused::Busy),
@@ -144,7 +142,7 @@ impl Partition {
 
     /// Where the log parts from a history whose last epoch is `asked` and that ends at `from`.
     fn diverges(&self, asked: LeaderEpoch, from: Offset) -> Option<EpochEnd> {
-        let (epoch, end_offset) = self.log.end_offset_for_epoch(asked)?;
+        let (epoch, end_offset) = self.log.load().end_offset_for_epoch(asked)?;
         (epoch < asked || end_offset < from).then_some(EpochEnd { epoch, end_offset })
     }
 
@@ -177,8 +175,8 @@ impl Partition {
     /// The first offset that is kept, and the epoch of its record.
     pub fn earliest(&self, asked: Option<LeaderEpoch>) -> Result<(Offset, Option<LeaderEpoch>), ReadRefused> {
         self.core.lock().state.check_append(asked)?;
-        let start = self.log.log_start_offset();
-        Ok((start, self.log.epoch_at(start)))
+        let start = self.log.load().log_start_offset();
+        Ok((start, self.log.load().epoch_at(start)))
     }
 
     /// The end of what consumers may see, and the leader's epoch. Refused until a new leader has
@@ -223,7 +221,7 @@ impl Partition {
         search: impl FnOnce(&Log) -> Result<Option<TimestampedOffset>, StorageError> + Send + 'static,
     ) -> Result<Option<TimestampedOffset>, ReadRefused> {
         let end = self.core.lock().state.settled_high_watermark(asked)?;
-        let log = Arc::clone(&self.log);
+        let log = self.log.load_full();
         match self.shared.reads.run(move || search(&log)).await {
             Err(_busy) => Err(ReadRefused::Busy),
             Ok(Ok(found)) => Ok(found.filter(|found| found.offset < end)),
@@ -241,7 +239,7 @@ impl Partition {
         if epoch > current {
             return Ok(None);
         }
-        let end = self.log.end_offset_for_epoch(epoch);
+        let end = self.log.load().end_offset_for_epoch(epoch);
         Ok(end.map(|(epoch, end_offset)| EpochEnd { epoch, end_offset }))
     }
 
@@ -249,7 +247,7 @@ impl Partition {
     /// log's first offset afterwards; followers learn it with the next data.
     pub async fn delete_records(&self, up_to: Option<Offset>) -> Result<Offset, ReadRefused> {
         let high_watermark = self.core.lock().state.settled_high_watermark(None)?;
-        let log_start = self.log.log_start_offset();
+        let log_start = self.log.load().log_start_offset();
         let target = up_to.unwrap_or(high_watermark);
         if target > high_watermark {
             return Err(ReadRefused::OutOfRange {
@@ -263,12 +261,12 @@ impl Partition {
             .strand
             .run(move || {
                 partition.core.lock().state.check_append(None)?;
-                if target > partition.log.log_start_offset()
-                    && let Err(error) = partition.log.advance_log_start(target)
+                if target > partition.log.load().log_start_offset()
+                    && let Err(error) = partition.log.load().advance_log_start(target)
                 {
                     return Err(partition.read_refused(target, &error, true));
                 }
-                Ok(partition.log.log_start_offset())
+                Ok(partition.log.load().log_start_offset())
             })
             .await;
         let log_start = deleted.map_err(|_| ReadRefused::Busy)??;

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use protocol::{LeaderEpoch, Offset, batch::BatchHeader};
-use storage::{AppendError, AppendInfo, StorageError};
+use storage::{AppendError, AppendInfo, Log, StorageError};
 use tokio::sync::oneshot;
 
 use super::{After, Partition};
@@ -17,7 +17,7 @@ impl Partition {
             leader,
             leader_epoch,
             in_sync: core.state.is_in_sync_follower(),
-            position: core.position(&self.log),
+            position: core.position(&self.log.load()),
         })
     }
 
@@ -37,7 +37,7 @@ impl Partition {
         log_start: Offset,
     ) -> impl Future<Output = Result<(), ReplicaError>> + Send + 'static + use<> {
         let (done, result) = oneshot::channel();
-        if batches.is_empty() && log_start <= self.log.log_start_offset() {
+        if batches.is_empty() && log_start <= self.log.load().log_start_offset() {
             // Nobody else holds the receiver yet.
             let _ = done.send(self.hear_high_watermark(leader_epoch, high_watermark));
         } else {
@@ -89,7 +89,7 @@ impl Partition {
         let appended = if batches.is_empty() {
             Ok(())
         } else {
-            self.append_from(previous, batches).map(|info| {
+            append_following(&self.log.load(), previous, batches).map(|info| {
                 metrics::counter!(metric_names::REPLICATION_BYTES_IN).increment(info.bytes);
                 after.flush = info.flush_due;
                 after.moved = true;
@@ -98,7 +98,7 @@ impl Partition {
         {
             let mut core = self.core.lock();
             // Also after an error: some of the batches may be in the log.
-            core.refresh(&self.log, &mut after);
+            core.refresh(&self.log.load(), &mut after);
             if core.state.check_follows(epoch).is_ok() {
                 core.event(self, &mut after, |state, facts| {
                     state.on_leader_high_watermark(high_watermark, facts)
@@ -110,30 +110,15 @@ impl Partition {
         self.follow_log_start(log_start)
     }
 
-    /// Appends what follows `previous`. Where the leader's log starts inside a batch (DeleteRecords counts
-    /// records, not batches), an empty log takes the whole of that batch and starts inside it too.
-    fn append_from(&self, previous: Offset, batches: Bytes) -> Result<AppendInfo, AppendError> {
-        let first = BatchHeader::parse(&batches)?;
-        let holds_previous = first.base_offset < previous && previous < first.next_offset();
-        if !holds_previous || self.log.log_start_offset() != self.log.log_end_offset() {
-            return self.log.append_as_follower(batches);
-        }
-        self.log.truncate_fully_and_start_at(first.base_offset)?;
-        let info = self.log.append_as_follower(batches)?;
-        self.log.advance_log_start(previous)?;
-        // What is durable here was told to be `previous`, and never goes back without a truncation.
-        self.log.flush()?;
-        Ok(info)
-    }
-
     /// The leader has deleted the beginning of its log: so does the follower, as far as what goes is
     /// committed.
     fn follow_log_start(&self, log_start: Offset) -> Result<(), ReplicaError> {
         let target = log_start.min(self.core.lock().state.high_watermark());
-        if target <= self.log.log_start_offset() {
+        if target <= self.log.load().log_start_offset() {
             return Ok(());
         }
         self.log
+            .load()
             .advance_log_start(target)
             .map_err(|error| self.replica_error(&AppendError::Storage(error)))
     }
@@ -174,11 +159,12 @@ impl Partition {
             .run(move || {
                 partition.cut(leader_epoch, |end, start| {
                     let (epoch, leader_end) = diverged;
-                    let own_end = match epoch.and_then(|epoch| partition.log.end_offset_for_epoch(epoch)) {
-                        Some((_, own_end)) => own_end,
-                        // Nothing here is as old as what the leader has: nothing can agree.
-                        None => start,
-                    };
+                    let own_end =
+                        match epoch.and_then(|epoch| partition.log.load().end_offset_for_epoch(epoch)) {
+                            Some((_, own_end)) => own_end,
+                            // Nothing here is as old as what the leader has: nothing can agree.
+                            None => start,
+                        };
                     end.min(leader_end).min(own_end)
                 })
             })
@@ -201,7 +187,7 @@ impl Partition {
                 tracing::warn!(
                     topic = %partition.topic,
                     partition = %partition.tp.partition,
-                    log_end = %partition.log.log_end_offset(),
+                    log_end = %partition.log.load().log_end_offset(),
                     %log_start,
                     "the leader's log does not reach back to this replica's: beginning anew"
                 );
@@ -217,7 +203,7 @@ impl Partition {
         leader_epoch: LeaderEpoch,
         target: impl FnOnce(Offset, Offset) -> Offset,
     ) -> Result<Position, ReplicaError> {
-        let start = self.log.log_start_offset();
+        let start = self.log.load().log_start_offset();
         let (end, high_watermark) = {
             let core = self.core.lock();
             core.state.check_follows(leader_epoch)?;
@@ -251,17 +237,17 @@ impl Partition {
     fn change_log(
         &self,
         end: Offset,
-        change: impl FnOnce(&storage::Log) -> Result<(), StorageError>,
+        change: impl FnOnce(&Log) -> Result<(), StorageError>,
     ) -> Result<Position, ReplicaError> {
         {
             let mut core = self.core.lock();
             core.end = core.end.min(end);
             core.durable = core.durable.min(end);
             core.tail.clear();
-            let view = core.view(&self.log);
+            let view = core.view(&self.log.load());
             core.state.on_truncated(view);
         }
-        let changed = change(&self.log);
+        let changed = change(&self.log.load());
         let mut after = After {
             moved: true,
             high_watermark_moved: true,
@@ -269,15 +255,36 @@ impl Partition {
         };
         let position = {
             let mut core = self.core.lock();
-            core.refresh(&self.log, &mut after);
-            let view = core.view(&self.log);
+            core.refresh(&self.log.load(), &mut after);
+            let view = core.view(&self.log.load());
             core.state.on_truncated(view);
             core.event(self, &mut after, PartitionState::on_log_progress);
             after.flush = core.durable < core.end;
-            core.position(&self.log)
+            core.position(&self.log.load())
         };
         self.carry_out(after);
         changed.map_err(|error| self.replica_error(&AppendError::Storage(error)))?;
         Ok(position)
     }
+}
+
+/// Appends what follows `previous`. Where the log that the batches are from starts inside a batch
+/// (DeleteRecords counts records, not batches), an empty log takes the whole of that batch and starts inside
+/// it too.
+pub(crate) fn append_following(
+    log: &Log,
+    previous: Offset,
+    batches: Bytes,
+) -> Result<AppendInfo, AppendError> {
+    let first = BatchHeader::parse(&batches)?;
+    let holds_previous = first.base_offset < previous && previous < first.next_offset();
+    if !holds_previous || log.log_start_offset() != log.log_end_offset() {
+        return log.append_as_follower(batches);
+    }
+    log.truncate_fully_and_start_at(first.base_offset)?;
+    let info = log.append_as_follower(batches)?;
+    log.advance_log_start(previous)?;
+    // What is durable here was told to be `previous`, and never goes back without a truncation.
+    log.flush()?;
+    Ok(info)
 }

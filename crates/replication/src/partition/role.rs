@@ -4,10 +4,13 @@ use std::sync::Arc;
 
 use metadata::PartitionRegistration;
 use protocol::BrokerEpoch;
-use storage::LogConfig;
+use storage::{Log, LogConfig};
 
 use super::{After, Partition};
-use crate::{Assignment, Effects, Role, RoleError, Transition, disk::DiskBusy};
+use crate::{
+    Assignment, Effects, PartitionState, Role, RoleError, Transition,
+    disk::{DiskBusy, StrandHold},
+};
 
 /// What a replica is told to be.
 #[derive(Clone, Debug)]
@@ -28,8 +31,8 @@ impl Partition {
 
     /// On the strand.
     fn take_standing(&self, standing: &Standing) {
-        if *self.log.config() != standing.log_config {
-            self.log.set_config(standing.log_config.clone());
+        if *self.log.load().config() != standing.log_config {
+            self.log.load().set_config(standing.log_config.clone());
         }
         let assignment = Assignment {
             registration: &standing.registration,
@@ -40,7 +43,7 @@ impl Partition {
         let mut after = After::default();
         let (transition, regrouped) = {
             let mut core = self.core.lock();
-            core.refresh(&self.log, &mut after);
+            core.refresh(&self.log.load(), &mut after);
             let was_in_sync = core.state.is_in_sync_follower();
             let mut transition = Transition::Stale;
             core.event(self, &mut after, |state, facts| {
@@ -62,7 +65,7 @@ impl Partition {
         match transition {
             Transition::BecameLeader { epoch, start } => {
                 tracing::info!(topic = %self.topic, partition = %tp.partition, %epoch, %start, "leading");
-                self.log.assign_epoch_start(epoch, start);
+                self.log.load().assign_epoch_start(epoch, start);
                 self.tell_followers();
             }
             Transition::BecameFollower { leader, epoch } => {
@@ -79,7 +82,7 @@ impl Partition {
     /// An epoch that this replica led without appending anything is no history: batches of earlier
     /// epochs may still come from a leader that never heard of it.
     fn forget_empty_epochs(&self) {
-        if let Err(error) = self.log.truncate_to(self.log.log_end_offset()) {
+        if let Err(error) = self.log.load().truncate_to(self.log.load().log_end_offset()) {
             tracing::error!(topic = %self.topic, partition = %self.tp.partition, %error, "cannot prepare to follow");
             self.storage_failed_if_dead();
         }
@@ -111,9 +114,33 @@ impl Partition {
         matches!(self.core.lock().state.role(), Role::Resigned(_))
     }
 
+    /// Lets what is queued for the log be done, and nothing begin until the guard is dropped.
+    pub(crate) async fn hold(&self) -> Result<StrandHold, DiskBusy> {
+        self.strand.hold().await
+    }
+
+    /// Takes over a log with the same contents in another directory. The caller holds the replica.
+    pub(crate) fn take_log(&self, log: Arc<Log>) {
+        let mut after = After::default();
+        {
+            let mut core = self.core.lock();
+            debug_assert_eq!(core.end, log.log_end_offset(), "the logs hold the same");
+            self.log.store(log);
+            core.refresh(&self.log.load(), &mut after);
+            core.durable_moved(&self.log.load(), &mut after);
+            core.event(self, &mut after, PartitionState::on_log_progress);
+        }
+        self.carry_out(after);
+    }
+
+    /// Whether the replica has not been given a role yet.
+    pub(crate) fn is_unassigned(&self) -> bool {
+        matches!(self.core.lock().state.role(), Role::Unassigned)
+    }
+
     /// The replica's storage cannot be relied on: it answers nothing any more, here or to others,
     /// until it is created anew.
-    pub(super) fn storage_failed(&self) {
+    pub(crate) fn storage_failed(&self) {
         let mut after = After::default();
         {
             let mut core = self.core.lock();
@@ -129,11 +156,12 @@ impl Partition {
             followers.update(self.tp, None);
         }
         self.carry_out(after);
+        self.shared.failures.send_modify(|count| *count += 1);
     }
 
     /// After an error: a log that has failed for good takes the replica with it.
     pub(super) fn storage_failed_if_dead(&self) {
-        if self.log.has_failed() {
+        if self.log.load().has_failed() {
             self.storage_failed();
         }
     }

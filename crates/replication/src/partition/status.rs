@@ -64,7 +64,7 @@ impl Partition {
     /// The replica's offsets.
     pub fn offsets(&self) -> PartitionOffsets {
         let core = self.core.lock();
-        let view = core.view(&self.log);
+        let view = core.view(&self.log.load());
         let high_watermark = core.state.high_watermark().max(view.start);
         PartitionOffsets {
             log_start: view.start,
@@ -107,7 +107,7 @@ impl Partition {
             under_min_isr: false,
             at_min_isr: false,
             offsets,
-            size_bytes: self.log.size_bytes(),
+            size_bytes: self.log.load().size_bytes(),
         };
         if let Ok(leader) = core.state.leader() {
             status.replicas = leader.replicas().to_vec();

@@ -4,6 +4,7 @@
 // Each test file uses its own part of this module.
 #![allow(dead_code)]
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -174,6 +175,7 @@ pub(crate) struct Broker {
     pub(crate) manager: Arc<ReplicaManager>,
     applied: Mutex<Arc<ClusterImage>>,
     dir: Arc<TempDir>,
+    disks: usize,
 }
 
 pub(crate) const LAG_MAX: Duration = Duration::from_secs(10);
@@ -181,11 +183,28 @@ pub(crate) const LAG_MAX: Duration = Duration::from_secs(10);
 impl Broker {
     pub(crate) fn start(cluster: &Cluster, id: BrokerId) -> Self {
         let dir = Arc::new(TempDir::new().expect("a temporary directory"));
-        Self::start_in(cluster, id, BrokerEpoch(i64::from(id.0)), dir)
+        Self::start_on(cluster, id, BrokerEpoch(i64::from(id.0)), dir, 1)
+    }
+
+    /// A broker with so many log directories.
+    pub(crate) fn with_disks(cluster: &Cluster, id: BrokerId, disks: usize) -> Self {
+        let dir = Arc::new(TempDir::new().expect("a temporary directory"));
+        Self::start_on(cluster, id, BrokerEpoch(i64::from(id.0)), dir, disks)
     }
 
     pub(crate) fn start_in(cluster: &Cluster, id: BrokerId, epoch: BrokerEpoch, dir: Arc<TempDir>) -> Self {
-        let config = ManagerConfig::new(vec![dir.path().join("data")], id);
+        Self::start_on(cluster, id, epoch, dir, 1)
+    }
+
+    fn start_on(
+        cluster: &Cluster,
+        id: BrokerId,
+        epoch: BrokerEpoch,
+        dir: Arc<TempDir>,
+        disks: usize,
+    ) -> Self {
+        let log_dirs = (1..=disks).map(|disk| dir.path().join(format!("disk-{disk}")));
+        let config = ManagerConfig::new(log_dirs.collect(), id);
         let (logs, _) = LogManager::open(config, "boot").expect("the log directory opens");
         let hints = storage::hints::HintStore::open(&dir.path().join("hints")).ok();
         let config = ReplicaManagerConfig {
@@ -204,6 +223,7 @@ impl Broker {
             manager: manager.expect("threads start"),
             applied: Mutex::default(),
             dir,
+            disks,
         }
     }
 
@@ -230,9 +250,15 @@ impl Broker {
     /// Stops, registers again with the next epoch, and starts.
     pub(crate) async fn restart(self) -> Self {
         let epoch = BrokerEpoch(self.epoch.0 + 100);
+        let disks = self.disks;
         let (cluster, id, dir) = self.stop().await;
         cluster.register(id, epoch);
-        Self::start_in(&cluster, id, epoch, dir)
+        Self::start_on(&cluster, id, epoch, dir, disks)
+    }
+
+    /// The path of a log directory, counted from 1.
+    pub(crate) fn disk(&self, disk: usize) -> PathBuf {
+        self.dir.path().join(format!("disk-{disk}"))
     }
 
     pub(crate) fn partition(&self, tp: TopicPartition) -> Arc<Partition> {

@@ -1,0 +1,363 @@
+//! Replicas on their way to another log directory (AlterReplicaLogDirs, KIP-113).
+//!
+//! One task a move. It fills the future log while the replica works on, then holds the replica, takes the
+//! rest, has the controller note the new directory, swaps the logs, and lets go. From the controller's word
+//! to the swap nothing is appended: whenever the process ends, the directory that the metadata names has
+//! everything. So an outcome that is unknown is asked for again, and the replica waits.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use protocol::{DirectoryId, ErrorCode, PartitionIndex, TopicName, TopicPartition};
+use storage::{Log, LogManager, NamedDirectory};
+use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use super::{Hosted, ReplicaManager};
+use crate::moving::{MoveError, Progress, settle, take_step};
+use crate::{AssignError, Partition};
+
+/// Before another attempt where space, descriptors or disk threads lack.
+const PAUSE: Duration = Duration::from_secs(1);
+/// Before the controller is asked again, while the replica waits.
+const ASK_AGAIN: Duration = Duration::from_millis(200);
+
+/// The moves of a broker.
+#[derive(Debug)]
+pub(super) struct Moves {
+    /// One wish at a time is looked at.
+    altering: tokio::sync::Mutex<()>,
+    running: Mutex<HashMap<TopicPartition, Running>>,
+    /// As many at once as there are directories: Kafka's default.
+    turns: Arc<Semaphore>,
+}
+
+#[derive(Debug)]
+struct Running {
+    cancel: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+impl Moves {
+    pub(super) fn new(directories: usize) -> Self {
+        Self {
+            altering: tokio::sync::Mutex::default(),
+            running: Mutex::default(),
+            turns: Arc::new(Semaphore::new(directories.max(1))),
+        }
+    }
+}
+
+/// Why a move's task ends.
+#[derive(Debug)]
+enum MoveEnd {
+    /// The replica lies in the new directory.
+    Moved,
+    /// It was called back, or the broker stops. The future log is whoever ended it's.
+    Called,
+    /// The metadata does not want the replica there: the future log goes.
+    Refused(ErrorCode),
+    /// The future log stays as it is: the next start, or the next wish, goes on with it.
+    Failed(MoveError),
+}
+
+impl ReplicaManager {
+    /// Moves this broker's replica of a partition to the log directory at an absolute path. Where it goes
+    /// elsewhere already it goes there instead; where it lies there already a move away from it ends.
+    ///
+    /// Returns once the move has begun: DescribeLogDirs shows how far it is. For a replica that is not here
+    /// the wish is remembered until it is made, and the answer is `REPLICA_NOT_AVAILABLE`, as in Kafka.
+    pub async fn alter_log_dir(
+        &self,
+        topic: &TopicName,
+        partition: PartitionIndex,
+        path: &Path,
+    ) -> ErrorCode {
+        let _turn = self.moves.altering.lock().await;
+        match self.begin_altering(topic, partition, path).await {
+            Ok(()) => ErrorCode::None,
+            Err(code) => code,
+        }
+    }
+
+    async fn begin_altering(
+        &self,
+        topic: &TopicName,
+        partition: PartitionIndex,
+        path: &Path,
+    ) -> Result<(), ErrorCode> {
+        let logs = &self.shared.logs;
+        if !LogManager::may_move(topic, partition) {
+            return Err(ErrorCode::InvalidTopicException);
+        }
+        let to = match logs.directory_at(path) {
+            NamedDirectory::Online(id) => id,
+            NamedDirectory::Offline => return Err(ErrorCode::KafkaStorageError),
+            NamedDirectory::Unknown => return Err(ErrorCode::LogDirNotFound),
+        };
+        let known = self
+            .image()
+            .topic(topic.as_str())
+            .filter(|topic| topic.partitions.contains_key(&partition))
+            .map(|topic| TopicPartition::new(topic.id, partition));
+        let hosted = known.and_then(|tp| self.partitions.read().get(&tp).cloned());
+        let replica = match (known, hosted) {
+            (_, Some(Hosted::Online(replica))) if !replica.is_failed() => replica,
+            (_, Some(Hosted::Online(_) | Hosted::Offline)) => return Err(ErrorCode::KafkaStorageError),
+            (known, None) => {
+                logs.wish(topic, partition, to);
+                return Err(match known {
+                    Some(_) => ErrorCode::ReplicaNotAvailable,
+                    None => ErrorCode::UnknownTopicOrPartition,
+                });
+            }
+        };
+        let tp = replica.tp();
+        if logs.future(tp).is_some_and(|(_, at)| at != to) {
+            self.end_move(tp).await;
+            self.on_disk(move |logs| logs.cancel_move(tp)).await?;
+        }
+        if logs.directory_of(tp) == Some(to) {
+            return Ok(());
+        }
+        if logs.future(tp).is_none() {
+            // As Kafka: what is offline may hold a future log already.
+            if logs.unusable_directories() > 0 {
+                return Err(ErrorCode::KafkaStorageError);
+            }
+            self.on_disk(move |logs| logs.begin_move(tp, to).map(|_| ()))
+                .await?;
+        }
+        self.resume_move(&replica);
+        Ok(())
+    }
+
+    /// Runs what the metadata or an administrator wants of the disk.
+    async fn on_disk(
+        &self,
+        work: impl FnOnce(&LogManager) -> Result<(), storage::StorageError> + Send + 'static,
+    ) -> Result<(), ErrorCode> {
+        let logs = Arc::clone(&self.shared.logs);
+        let done = self.shared.run_for_metadata(move || work(&logs)).await;
+        match done {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => {
+                tracing::error!(%error, "a replica's move could not be begun or ended");
+                Err(ErrorCode::KafkaStorageError)
+            }
+            Err(_busy) => Err(ErrorCode::KafkaStorageError),
+        }
+    }
+
+    /// Goes on with the move of a replica that has a future log, unless that is being done.
+    pub(super) fn resume_move(&self, replica: &Arc<Partition>) {
+        let tp = replica.tp();
+        let (Some((future, to)), Some(manager)) = (self.shared.logs.future(tp), self.me.upgrade()) else {
+            return;
+        };
+        let mut running = self.moves.running.lock();
+        if running
+            .get(&tp)
+            .is_some_and(|running| !running.task.is_finished())
+        {
+            return;
+        }
+        let cancel = self.stop.child_token();
+        let task = Move {
+            manager,
+            replica: Arc::clone(replica),
+            future,
+            to,
+            cancel: cancel.clone(),
+        };
+        let task = self.shared.runtime.spawn(task.run());
+        running.insert(tp, Running { cancel, task });
+    }
+
+    /// Ends a move's task and waits for that. It may have been over just before.
+    pub(super) async fn end_move(&self, tp: TopicPartition) {
+        let running = self.moves.running.lock().remove(&tp);
+        if let Some(Running { cancel, task }) = running {
+            cancel.cancel();
+            if task.await.is_err() {
+                tracing::error!(%tp, "a replica's move had panicked");
+            }
+        }
+    }
+
+    /// Ends every move's task; the next run goes on with them.
+    pub(super) async fn end_all_moves(&self) {
+        let all: Vec<TopicPartition> = self.moves.running.lock().keys().copied().collect();
+        for tp in all {
+            self.end_move(tp).await;
+        }
+    }
+}
+
+/// One replica's move.
+struct Move {
+    manager: Arc<ReplicaManager>,
+    replica: Arc<Partition>,
+    future: Arc<Log>,
+    to: DirectoryId,
+    cancel: CancellationToken,
+}
+
+impl Move {
+    async fn run(self) {
+        let turns = Arc::clone(&self.manager.moves.turns);
+        let end = tokio::select! {
+            () = self.cancel.cancelled() => return,
+            turn = turns.acquire() => {
+                let Ok(_turn) = turn else { return };
+                self.fill_and_swap().await
+            }
+        };
+        let tp = self.replica.tp();
+        match end {
+            MoveEnd::Moved | MoveEnd::Called => {}
+            MoveEnd::Refused(code) => {
+                tracing::warn!(%tp, %code, "the controller does not want the replica to move");
+                if self
+                    .manager
+                    .on_disk(move |logs| logs.cancel_move(tp))
+                    .await
+                    .is_err()
+                {
+                    tracing::error!(%tp, "its future log stays until the next start");
+                }
+            }
+            MoveEnd::Failed(error) => {
+                tracing::error!(%tp, %error, "the replica does not move on; it stays where it is");
+            }
+        }
+    }
+
+    async fn fill_and_swap(&self) -> MoveEnd {
+        loop {
+            if self.cancel.is_cancelled() {
+                return MoveEnd::Called;
+            }
+            let (current, future) = (self.replica.log(), Arc::clone(&self.future));
+            let step = self
+                .manager
+                .shared
+                .reads
+                .run(move || take_step(&current, &future))
+                .await;
+            match step {
+                Ok(Ok(Progress::Copied { whole_chunk: true } | Progress::Cut)) => {}
+                Ok(Ok(Progress::Copied { whole_chunk: false } | Progress::Same)) => {
+                    if let Some(end) = self.swap().await {
+                        return end;
+                    }
+                    self.pause(ASK_AGAIN).await;
+                }
+                Ok(Err(error)) if error.may_pass() => {
+                    tracing::warn!(tp = %self.replica.tp(), %error, "the replica's move pauses");
+                    self.pause(PAUSE).await;
+                }
+                Ok(Err(error)) => return MoveEnd::Failed(error),
+                Err(_busy) => self.pause(PAUSE).await,
+            }
+        }
+    }
+
+    async fn pause(&self, how_long: Duration) {
+        tokio::select! {
+            () = self.cancel.cancelled() => {}
+            () = tokio::time::sleep(how_long) => {}
+        }
+    }
+
+    /// Takes the last step with the replica at rest. `None`: not now.
+    async fn swap(&self) -> Option<MoveEnd> {
+        let tp = self.replica.tp();
+        // Else the reconciler would tell of the old directory what is about to be told of the new one.
+        if !self.manager.telling.lock().insert(tp) {
+            return None;
+        }
+        let end = self.swap_at_rest().await;
+        self.manager.telling.lock().remove(&tp);
+        end
+    }
+
+    async fn swap_at_rest(&self) -> Option<MoveEnd> {
+        let tp = self.replica.tp();
+        let Ok(hold) = self.replica.hold().await else {
+            return Some(MoveEnd::Called);
+        };
+        if self.replica.is_failed() || self.replica.is_unassigned() {
+            return None;
+        }
+        let shared = &self.manager.shared;
+        let (current, future) = (self.replica.log(), Arc::clone(&self.future));
+        match shared.reads.run(move || settle(&current, &future)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) if error.may_pass() => return None,
+            Ok(Err(error)) => return Some(MoveEnd::Failed(error)),
+            Err(_busy) => return None,
+        }
+        if self.cancel.is_cancelled() {
+            return Some(MoveEnd::Called);
+        }
+        let from = shared.logs.directory_of(tp)?;
+        match self.assign(self.to).await {
+            Some(Ok(())) => {}
+            Some(Err(code)) => return Some(MoveEnd::Refused(code)),
+            None => {
+                // Nobody knows which directory the metadata names. Nothing may be appended to either until
+                // the next run has told.
+                self.replica.storage_failed();
+                return Some(MoveEnd::Called);
+            }
+        }
+        let logs = Arc::clone(&shared.logs);
+        let swapped = shared.reads.run(move || logs.complete_move(tp)).await;
+        match swapped {
+            Ok(Ok(log)) => {
+                self.replica.take_log(log);
+                drop(hold);
+                Some(MoveEnd::Moved)
+            }
+            Ok(Err(error)) => {
+                if self.assign(from).await != Some(Ok(())) {
+                    self.replica.storage_failed();
+                }
+                Some(MoveEnd::Failed(error.into()))
+            }
+            Err(_stopping) => {
+                self.replica.storage_failed();
+                Some(MoveEnd::Called)
+            }
+        }
+    }
+
+    /// Has the controller note a directory, however long that takes; `None` where the broker stops before
+    /// its word is known.
+    async fn assign(&self, directory: DirectoryId) -> Option<Result<(), ErrorCode>> {
+        let Some(channel) = self.manager.shared.directory_channel() else {
+            return Some(Ok(()));
+        };
+        let stop = &self.manager.stop;
+        loop {
+            let noted = tokio::select! {
+                () = stop.cancelled() => return None,
+                noted = channel.assign(self.replica.tp(), directory) => noted,
+            };
+            match noted {
+                Ok(()) => return Some(Ok(())),
+                Err(AssignError::Refused(code)) => return Some(Err(code)),
+                Err(AssignError::Unknown) => {}
+            }
+            tokio::select! {
+                () = stop.cancelled() => return None,
+                () = tokio::time::sleep(ASK_AGAIN) => {}
+            }
+        }
+    }
+}

@@ -1,0 +1,269 @@
+//! Several log directories: replicas move between them while they work, and go with one that fails.
+
+mod support;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use futures::future::BoxFuture;
+use protocol::{BrokerId, DirectoryId, ErrorCode, Offset, PartitionIndex, TopicName, TopicPartition};
+use replication::{
+    Acks, AppendRefused, AssignError, DirectoryChannel, Partition, RoleError, TimestampedOffset,
+};
+use support::{Broker, Cluster, ONE, append, eventually, produce, read_from, soon};
+
+/// A controller that notes every directory, but whose first answers are lost.
+struct Notes {
+    cluster: Cluster,
+    broker: BrokerId,
+    lost: AtomicUsize,
+}
+
+impl DirectoryChannel for Notes {
+    fn assign(
+        &self,
+        tp: TopicPartition,
+        directory: DirectoryId,
+    ) -> BoxFuture<'static, Result<(), AssignError>> {
+        self.cluster.change(tp, |record| {
+            let at = record.replicas.iter().position(|&id| id == self.broker);
+            record.directories[at.expect("a replica")] = directory;
+        });
+        let lost = self
+            .lost
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |lost| lost.checked_sub(1));
+        Box::pin(std::future::ready(match lost {
+            Ok(_) => Err(AssignError::Unknown),
+            Err(_) => Ok(()),
+        }))
+    }
+}
+
+/// A broker with two directories; the first so many answers of its controller are lost.
+fn two_disks(cluster: &Cluster, lost: usize) -> Broker {
+    let broker = Broker::with_disks(cluster, ONE, 2);
+    note(&broker, lost);
+    broker
+}
+
+fn note(broker: &Broker, lost: usize) {
+    broker.manager.set_directory_channel(Arc::new(Notes {
+        cluster: broker.cluster.clone(),
+        broker: broker.id,
+        lost: AtomicUsize::new(lost),
+    }));
+}
+
+async fn alter(broker: &Broker, topic: &str, disk: usize) -> ErrorCode {
+    let topic = TopicName::new(topic).unwrap();
+    broker
+        .manager
+        .alter_log_dir(&topic, PartitionIndex(0), &broker.disk(disk))
+        .await
+}
+
+/// The directory that the replica lies in, counted from 1, once it is not on its way.
+fn disk_of(broker: &Broker, tp: TopicPartition) -> Option<usize> {
+    let home = broker.logs.directory_of(tp)?;
+    let at = broker.logs.directories().iter().position(|&id| id == home)?;
+    broker.logs.future(tp).is_none().then_some(at + 1)
+}
+
+async fn values(partition: &Partition) -> usize {
+    let end = partition.offsets().high_watermark;
+    let mut from = 0;
+    while Offset(from) < end {
+        let read = partition.read(read_from(from)).await.unwrap();
+        let header = protocol::batch::Batches::new(read.records)
+            .last()
+            .unwrap()
+            .unwrap()
+            .0;
+        from = header.next_offset().get();
+    }
+    from as usize
+}
+
+#[tokio::test]
+async fn a_replica_moves_while_it_is_written_to() {
+    for lost_answers in [0, 3] {
+        let cluster = Cluster::with_brokers(&[ONE]);
+        let tp = cluster.create_topic("events", &[ONE]);
+        let broker = two_disks(&cluster, lost_answers);
+        broker.catch_up().await;
+        assert_eq!(disk_of(&broker, tp), Some(1));
+        let partition = broker.partition(tp);
+        let mut written = 0;
+        for disk in [2, 1, 2] {
+            let mut tickets = Vec::new();
+            for _ in 0..100 {
+                tickets.push(partition.append(produce(&["a value"], Acks::All)));
+            }
+            assert_eq!(alter(&broker, "events", disk).await, ErrorCode::None);
+            while disk_of(&broker, tp) != Some(disk) {
+                tickets.push(partition.append(produce(&["a value"], Acks::All)));
+                tokio::task::yield_now().await;
+            }
+            for ticket in tickets {
+                let result = ticket.committed(soon()).await.unwrap();
+                assert_eq!(
+                    result.base_offset,
+                    Offset(written),
+                    "in order, and each of them once"
+                );
+                written += 1;
+            }
+            let home = broker.logs.directory_of(tp).unwrap();
+            let noted = cluster.image().partition(tp).unwrap().directory_of(ONE);
+            assert_eq!(noted, Some(home), "the metadata knows");
+            broker.catch_up().await;
+        }
+        assert_eq!(values(&partition).await as i64, written);
+        let newest: Option<TimestampedOffset> = partition.max_timestamp(None).await.unwrap();
+        assert!(newest.is_some(), "positions are found in the new log");
+
+        drop(partition);
+        let broker = broker.restart().await;
+        note(&broker, 0);
+        cluster.elect(tp, ONE, &[ONE]);
+        broker.catch_up().await;
+        assert_eq!(disk_of(&broker, tp), Some(2));
+        let partition = broker.partition(tp);
+        assert_eq!(partition.log().log_end_offset(), Offset(written));
+        append(&partition, &["on"], Acks::All).await.unwrap();
+        broker.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn a_move_goes_on_after_a_restart() {
+    let cluster = Cluster::with_brokers(&[ONE]);
+    let tp = cluster.create_topic("events", &[ONE]);
+    // Nobody ever says what the metadata names: the broker ends while it waits for that.
+    let broker = two_disks(&cluster, usize::MAX);
+    broker.catch_up().await;
+    let partition = broker.partition(tp);
+    for _ in 0..10 {
+        append(&partition, &["a value"], Acks::All).await.unwrap();
+    }
+    let future = broker.logs.directories()[1];
+    assert_eq!(alter(&broker, "events", 2).await, ErrorCode::None);
+    eventually("the swap", || {
+        let image = cluster.image();
+        image.partition(tp).unwrap().directory_of(ONE) == Some(future)
+    })
+    .await;
+    drop(partition);
+
+    let broker = broker.restart().await;
+    note(&broker, 0);
+    cluster.elect(tp, ONE, &[ONE]);
+    broker.catch_up().await;
+    // It lies in the first directory still, of which the controller is told first.
+    let first = broker.logs.directories()[0];
+    eventually("the truth", || {
+        let image = cluster.image();
+        let noted = image.partition(tp).unwrap().directory_of(ONE);
+        noted == Some(first) || disk_of(&broker, tp) == Some(2)
+    })
+    .await;
+    broker.catch_up().await;
+    eventually("the end of the move", || disk_of(&broker, tp) == Some(2)).await;
+    broker.catch_up().await;
+    let partition = broker.partition(tp);
+    append(&partition, &["on"], Acks::All).await.unwrap();
+    assert_eq!(partition.log().log_end_offset(), Offset(11));
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn wishes_are_refused_by_name_and_remembered() {
+    let cluster = Cluster::with_brokers(&[ONE]);
+    let tp = cluster.create_topic("events", &[ONE]);
+    let broker = two_disks(&cluster, 0);
+    broker.catch_up().await;
+    assert_eq!(alter(&broker, "events", 1).await, ErrorCode::None, "it is there");
+    assert_eq!(alter(&broker, "events", 3).await, ErrorCode::LogDirNotFound);
+    assert_eq!(
+        alter(&broker, "later", 2).await,
+        ErrorCode::UnknownTopicOrPartition
+    );
+    let later = cluster.create_topic("later", &[ONE]);
+    broker.catch_up().await;
+    assert_eq!(disk_of(&broker, later), Some(2));
+    assert_eq!(
+        alter(&broker, &"x".repeat(240), 2).await,
+        ErrorCode::InvalidTopicException
+    );
+    assert!(broker.logs.future(tp).is_none());
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn replicas_go_with_their_directory() {
+    let cluster = Cluster::with_brokers(&[ONE]);
+    let (stays, goes) = (
+        cluster.create_topic("stays", &[ONE]),
+        cluster.create_topic("goes", &[ONE]),
+    );
+    let broker = two_disks(&cluster, 0);
+    broker.catch_up().await;
+    let [first, second] = [stays, goes].map(|tp| disk_of(&broker, tp).unwrap());
+    assert_ne!(first, second);
+    broker.catch_up().await;
+    append(&broker.partition(goes), &["a value"], Acks::All)
+        .await
+        .unwrap();
+    let mut failures = broker.manager.failures();
+    broker.logs.background(|_| None).unwrap();
+    let path = broker.disk(second);
+    let away = path.with_extension("away");
+    std::fs::rename(&path, &away).unwrap();
+    std::fs::write(&path, "").unwrap();
+
+    eventually("the failure", || broker.partition(goes).is_failed()).await;
+    assert!(failures.has_changed().unwrap());
+    failures.mark_unchanged();
+    let refused = append(&broker.partition(goes), &["lost"], Acks::All).await;
+    assert_eq!(refused.unwrap_err(), AppendRefused::Role(RoleError::Failed));
+    append(&broker.partition(stays), &["on"], Acks::All)
+        .await
+        .unwrap();
+    assert_eq!(broker.manager.failed_replicas(), [goes]);
+    let offline = broker.logs.directories()[second - 1];
+    assert_eq!(broker.manager.offline_directories(), [offline]);
+    assert!(!broker.manager.has_no_directory());
+    assert_eq!(alter(&broker, "goes", first).await, ErrorCode::KafkaStorageError);
+    assert_eq!(
+        alter(&broker, "stays", second).await,
+        ErrorCode::KafkaStorageError
+    );
+    let described = broker.manager.log_directories().await.unwrap();
+    assert_eq!(described.iter().filter(|dir| dir.space.is_err()).count(), 1);
+
+    // Gone at the next start too: the replica is offline, and not built anew.
+    let broker = broker.restart().await;
+    note(&broker, 0);
+    cluster.elect(stays, ONE, &[ONE]);
+    cluster.elect(goes, ONE, &[ONE]);
+    broker.catch_up().await;
+    assert_eq!(
+        broker.manager.partition(goes).unwrap_err(),
+        ErrorCode::KafkaStorageError
+    );
+    append(&broker.partition(stays), &["on"], Acks::All)
+        .await
+        .unwrap();
+
+    // And back.
+    std::fs::remove_file(&path).unwrap();
+    std::fs::rename(&away, &path).unwrap();
+    let broker = broker.restart().await;
+    note(&broker, 0);
+    cluster.elect(stays, ONE, &[ONE]);
+    cluster.elect(goes, ONE, &[ONE]);
+    broker.catch_up().await;
+    append(&broker.partition(goes), &["on"], Acks::All).await.unwrap();
+    assert_eq!(broker.partition(goes).log().log_end_offset(), Offset(2));
+    broker.stop().await;
+}
