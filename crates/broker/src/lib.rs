@@ -13,6 +13,7 @@ pub mod config;
 pub mod context;
 pub mod controller_client;
 pub mod coordinator;
+mod directory_channel;
 mod group_lag;
 pub mod grpc_admin;
 mod grpc_records;

@@ -17,7 +17,7 @@ use protocol::grpc::v1::controller_message::Message;
 use protocol::grpc::v1::{
     BrokerState, CommittedEntries, CommittedEntry, InternalHello, KafkaError, NotActive, Registered,
 };
-use protocol::{BrokerEpoch, ErrorCode, Offset, TopicPartition};
+use protocol::{BrokerEpoch, DirectoryId, ErrorCode, Offset, TopicPartition};
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -33,7 +33,11 @@ enum Told {
     Resign,
 }
 
-struct Recorder(Mutex<mpsc::UnboundedSender<Told>>);
+struct Recorder {
+    told: Mutex<mpsc::UnboundedSender<Told>>,
+    offline: watch::Sender<Vec<DirectoryId>>,
+    failures: watch::Sender<u64>,
+}
 
 impl ImageConsumer for Recorder {
     fn apply_image<'a>(
@@ -42,7 +46,7 @@ impl ImageConsumer for Recorder {
         newer: Arc<ClusterImage>,
         epoch: BrokerEpoch,
     ) -> BoxFuture<'a, ()> {
-        let _ = self.0.lock().send(Told::Apply {
+        let _ = self.told.lock().send(Told::Apply {
             older: older.offset,
             newer: newer.offset,
             epoch,
@@ -51,11 +55,19 @@ impl ImageConsumer for Recorder {
     }
 
     fn resign_all(&self) {
-        let _ = self.0.lock().send(Told::Resign);
+        let _ = self.told.lock().send(Told::Resign);
     }
 
     fn failed_replicas(&self) -> Vec<TopicPartition> {
         Vec::new()
+    }
+
+    fn offline_directories(&self) -> Vec<DirectoryId> {
+        self.offline.borrow().clone()
+    }
+
+    fn failures(&self) -> watch::Receiver<u64> {
+        self.failures.subscribe()
     }
 }
 
@@ -64,6 +76,7 @@ struct Broker {
     epoch: watch::Receiver<Option<BrokerEpoch>>,
     images: ImageStore,
     told: mpsc::UnboundedReceiver<Told>,
+    recorder: Arc<Recorder>,
     _stop: DropGuard,
 }
 
@@ -82,6 +95,7 @@ impl Broker {
             internal_address: String::from("127.0.0.1:1"),
             rack: None,
             log_dirs: Vec::new(),
+            unusable_log_dirs: 1,
             may_have_lost_data: true,
             static_flush_messages: None,
             damaged: Vec::new(),
@@ -91,6 +105,12 @@ impl Broker {
             timeout,
         };
         let (broker_epoch, epoch) = watch::channel(None);
+        let recorder = Arc::new(Recorder {
+            told: Mutex::new(sender),
+            offline: watch::Sender::default(),
+            failures: watch::Sender::default(),
+        });
+        let consumer = Arc::clone(&recorder);
         let session = session::start(
             SessionParts {
                 identity,
@@ -98,7 +118,7 @@ impl Broker {
                 timings,
                 locator,
                 images: images.clone(),
-                consumer: Arc::new(Recorder(Mutex::new(sender))),
+                consumer,
                 broker_epoch,
             },
             stop.clone(),
@@ -108,6 +128,7 @@ impl Broker {
             epoch,
             images,
             told,
+            recorder,
             _stop: stop.drop_guard(),
         }
     }
@@ -197,6 +218,23 @@ async fn a_broker_registers_catches_up_and_is_unfenced() {
     broker.status(|status| status.is_ready()).await;
     assert_eq!(*broker.epoch.borrow(), Some(BrokerEpoch(7)));
     assert_eq!(broker.images.current().offset, Some(Offset(4)));
+}
+
+#[tokio::test]
+async fn a_failed_directory_is_told_at_once() {
+    let mut controller = FakeController::start(101).await;
+    controller.say_active(Some(controller.active_in(1)));
+    let broker = Broker::start(&[&controller]);
+    let mut session = controller.next_session().await;
+    assert_eq!(session.register.unusable_log_dirs, 1);
+    bring_up(&mut session, 7, 3).await;
+    let directory = DirectoryId::random();
+    broker.recorder.offline.send_replace(vec![directory]);
+    broker.recorder.failures.send_modify(|count| *count += 1);
+    let told = session
+        .heartbeat(|heartbeat| !heartbeat.offline_log_dirs.is_empty())
+        .await;
+    assert_eq!(told.offline_log_dirs, [directory.to_vec()]);
 }
 
 #[tokio::test]

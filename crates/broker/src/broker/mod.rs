@@ -29,6 +29,17 @@ use crate::session::{SessionHandle, SessionRefused, SessionStatus};
 
 pub use start::StartError;
 
+/// Why a broker ended by itself.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Ended {
+    /// It cannot be part of the cluster.
+    #[error(transparent)]
+    Refused(#[from] SessionRefused),
+    /// There is nothing left that it could serve.
+    #[error("every log directory has failed: repair or replace the disks, or change log.dirs")]
+    NoDirectory,
+}
+
 /// A running broker. Dropping it without [`Broker::run`] ends its tasks as a crash would.
 #[derive(Debug)]
 pub struct Broker {
@@ -77,15 +88,16 @@ impl Broker {
 
     /// Runs until `shutdown`, or until an administrator asks this broker to end, then leaves in order: a controlled shutdown, bounded by
     /// `controlled_shutdown_timeout`. Ends by itself, just as orderly, where the broker cannot be part of
-    /// the cluster; the error says why.
-    pub async fn run(mut self, shutdown: CancellationToken) -> Result<(), SessionRefused> {
+    /// the cluster, and where every log directory has failed; the error says why.
+    pub async fn run(mut self, shutdown: CancellationToken) -> Result<(), Ended> {
         let result = tokio::select! {
             () = shutdown.cancelled() => Ok(()),
             () = self.shutdown_requested.cancelled() => Ok(()),
-            ended = self.session.ended() => ended,
+            ended = self.session.ended() => ended.map_err(Ended::from),
+            () = no_directory_left(&self.replicas) => Err(Ended::NoDirectory),
         };
-        if let Err(refused) = &result {
-            error!(reason = %refused, "this broker cannot be part of the cluster");
+        if let Err(why) = &result {
+            error!(reason = %why, "this broker stops");
         } else {
             info!("shutting down: leaderships move away first");
             if !self
@@ -123,6 +135,16 @@ impl Broker {
         drop(stop);
         finished("internal port", ports.internal_server).await;
         info!("broker stopped");
+    }
+}
+
+/// Waits until no log directory can be used any more.
+async fn no_directory_left(replicas: &ReplicaManager) {
+    let mut failures = replicas.failures();
+    while !replicas.has_no_directory() {
+        if failures.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
     }
 }
 

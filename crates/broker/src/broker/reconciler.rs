@@ -8,7 +8,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use metadata::ClusterImage;
 use protocol::grpc::v1::InternalHello;
-use protocol::{BrokerEpoch, BrokerId, TopicPartition};
+use protocol::{BrokerEpoch, BrokerId, DirectoryId, TopicPartition};
 use replication::ReplicaManager;
 use replication::streams::LocalBroker;
 use storage::LogManager;
@@ -68,6 +68,14 @@ impl ImageConsumer for Reconciler {
 
     fn failed_replicas(&self) -> Vec<TopicPartition> {
         self.replicas.failed_replicas()
+    }
+
+    fn offline_directories(&self) -> Vec<DirectoryId> {
+        self.replicas.offline_directories()
+    }
+
+    fn failures(&self) -> watch::Receiver<u64> {
+        self.replicas.failures()
     }
 }
 

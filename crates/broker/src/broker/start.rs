@@ -29,6 +29,7 @@ use crate::config::{BrokerConfig, ConnectionLimits, HostPort};
 use crate::context::BrokerContext;
 use crate::controller_client::{ControllerClient, ControllerLocator};
 use crate::coordinator::group_runtime::{self, GroupCoordinatorParts};
+use crate::directory_channel::ControllerDirectoryChannel;
 use crate::group_lag;
 use crate::grpc_admin::AdminService;
 use crate::grpc_records::RecordsService;
@@ -115,7 +116,7 @@ impl Broker {
         }
         let clients = served;
         let (logs, report) = open_logs(&config, cluster_id.clone()).await?;
-        let directory_ids = logs.directories();
+        let directory_ids = logs.online_directories();
         let identity = Arc::new(identity_with(directory_ids.first().copied().unwrap_or_default()));
         let locator = ControllerLocator::new(Arc::clone(&identity), config.controllers.clone());
         let images = ImageStore::new();
@@ -124,6 +125,11 @@ impl Broker {
         let stop = CancellationToken::new();
 
         let replicas = open_replicas(&config, &logs, &controller, broker_epoch.clone()).await?;
+        replicas.set_directory_channel(Arc::new(ControllerDirectoryChannel::new(
+            config.node_id,
+            broker_epoch.clone(),
+            controller.clone(),
+        )));
         let local: Arc<dyn LocalBroker> = Arc::new(Local {
             identity: Arc::clone(&identity),
             broker_epoch: broker_epoch.clone(),
@@ -138,6 +144,7 @@ impl Broker {
             internal_address: with_port(&config.internal_advertised, internal.address.port()).to_string(),
             rack: config.rack.clone(),
             log_dirs: directory_ids,
+            unusable_log_dirs: logs.unusable_directories(),
             may_have_lost_data: !report.clean && !report.same_boot,
             static_flush_messages: config
                 .node_defaults
@@ -291,7 +298,12 @@ async fn known_cluster(config: &Arc<BrokerConfig>) -> Result<Option<ClusterId>, 
     let config = Arc::clone(config);
     let found = tokio::task::spawn_blocking(move || {
         for dir in &config.log_dirs {
-            if let Some(cluster_id) = meta_properties::load(dir)?.and_then(|found| found.cluster_id) {
+            let found = match meta_properties::load(dir) {
+                // On a failing disk; opening the directories says what becomes of it.
+                Err(MetaPropertiesError::Io { .. }) => continue,
+                found => found?,
+            };
+            if let Some(cluster_id) = found.and_then(|found| found.cluster_id) {
                 return Ok(Some(cluster_id));
             }
         }

@@ -14,10 +14,10 @@ use std::time::Duration;
 use protocol::grpc::v1::controller_client::ControllerClient as ControllerRpc;
 use protocol::grpc::v1::{
     AllocateProducerIdsReply, AllocateProducerIdsRequest, AlterConfigsReply, AlterConfigsRequest,
-    AlterPartitionsReply, AlterPartitionsRequest, ControllerReplyHeader, CreatePartitionsReply,
-    CreatePartitionsRequest, CreateTopicsReply, CreateTopicsRequest, DeleteTopicsReply, DeleteTopicsRequest,
-    DescribeQuorumReply, DescribeQuorumRequest, ElectLeadersReply, ElectLeadersRequest,
-    UnregisterBrokerReply, UnregisterBrokerRequest,
+    AlterPartitionsReply, AlterPartitionsRequest, AssignDirectoriesReply, AssignDirectoriesRequest,
+    ControllerReplyHeader, CreatePartitionsReply, CreatePartitionsRequest, CreateTopicsReply,
+    CreateTopicsRequest, DeleteTopicsReply, DeleteTopicsRequest, DescribeQuorumReply, DescribeQuorumRequest,
+    ElectLeadersReply, ElectLeadersRequest, UnregisterBrokerReply, UnregisterBrokerRequest,
 };
 use protocol::{ErrorCode, Offset};
 use tokio::time::{Instant, timeout_at};
@@ -110,6 +110,8 @@ calls! {
     elect_leaders(ElectLeadersRequest) -> ElectLeadersReply, Never, OwnImage;
     /// Proposes in-sync sets. A compare-and-set: the second of two equal ones changes nothing.
     alter_partitions(AlterPartitionsRequest) -> AlterPartitionsReply, Harmless, Answer;
+    /// Tells in which directories replicas lie. Saying it twice changes nothing.
+    assign_directories(AssignDirectoriesRequest) -> AssignDirectoriesReply, Harmless, Answer;
     /// Takes a block of producer ids. A block whose answer was lost is never used by anybody.
     allocate_producer_ids(AllocateProducerIdsRequest) -> AllocateProducerIdsReply, Harmless, Answer;
     /// Forgets a broker that will not come back.

@@ -58,6 +58,8 @@ pub const APIS: &[Api] = &[
     handlers::offset_for_leader_epoch::API,
     handlers::describe_configs::API,
     handlers::alter_configs::API,
+    handlers::alter_replica_log_dirs::API,
+    handlers::describe_log_dirs::API,
     handlers::create_partitions::API,
     handlers::delete_groups::API,
     handlers::elect_leaders::API,

@@ -69,7 +69,7 @@ pub(crate) fn partition(
         .replicas
         .iter()
         .copied()
-        .filter(|id| live(*id).is_none())
+        .filter(|&id| image.is_replica_offline(partition, id))
         .collect();
     PartitionView {
         leader,

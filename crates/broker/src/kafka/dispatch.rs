@@ -161,6 +161,8 @@ fn handle(request: Request, body: Bytes) -> Result<Pending, Refused> {
         ApiKey::Heartbeat => run(request, body, handlers::heartbeat::handle),
         ApiKey::LeaveGroup => run(request, body, handlers::leave_group::handle),
         ApiKey::SyncGroup => run(request, body, handlers::sync_group::handle),
+        ApiKey::AlterReplicaLogDirs => run(request, body, handlers::alter_replica_log_dirs::handle),
+        ApiKey::DescribeLogDirs => run(request, body, handlers::describe_log_dirs::handle),
         ApiKey::DescribeGroups => run(request, body, handlers::describe_groups::handle),
         ApiKey::ListGroups => run(request, body, handlers::list_groups::handle),
         ApiKey::DeleteGroups => run(request, body, handlers::delete_groups::handle),

@@ -314,6 +314,7 @@ impl Client {
             highest_controller_epoch: self.memory.highest_epoch.get(),
             may_have_lost_data: introduction.may_have_lost_data,
             damaged: introduction.damaged.iter().map(to_wire).collect(),
+            unusable_log_dirs: u32::try_from(introduction.unusable_log_dirs).unwrap_or(u32::MAX),
             static_flush_messages: introduction.static_flush_messages.unwrap_or(0),
         }
     }
@@ -327,6 +328,7 @@ impl Client {
     ) -> (SessionEnd, bool) {
         let mut conversation = Conversation::new(&mut self.memory);
         let mut applied = self.images.subscribe();
+        let mut failures = self.standing.consumer.failures();
         let mut resignations = self.standing.resignations.subscribe();
         let mut heartbeat = interval(self.timings.heartbeat);
         heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -384,6 +386,7 @@ impl Client {
                 }
                 changed = applied.changed() => changed.is_ok(),
                 changed = self.want_shutdown.changed() => changed.is_ok(),
+                Ok(()) = failures.changed() => true,
                 _ = heartbeat.tick() => true,
             };
             if heartbeat_due && let Some(epoch) = conversation.epoch() {
@@ -394,7 +397,13 @@ impl Client {
                         broker_epoch: epoch.get(),
                         applied_offset,
                         want_shutdown: *self.want_shutdown.borrow_and_update(),
-                        offline_log_dirs: Vec::new(),
+                        offline_log_dirs: self
+                            .standing
+                            .consumer
+                            .offline_directories()
+                            .iter()
+                            .map(|dir| dir.to_vec().into())
+                            .collect(),
                         failed: self
                             .standing
                             .consumer

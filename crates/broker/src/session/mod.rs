@@ -23,6 +23,7 @@ use futures::future::BoxFuture;
 use metadata::ClusterImage;
 use protocol::grpc::v1::Listener;
 use protocol::{BrokerEpoch, DirectoryId, TopicPartition};
+use tokio::sync::watch;
 
 pub use client::{SessionHandle, SessionParts, start};
 pub use conversation::SessionRefused;
@@ -43,6 +44,12 @@ pub trait ImageConsumer: Send + Sync + 'static {
 
     /// Replicas that failed on this broker's disks and must leave ISR and leadership.
     fn failed_replicas(&self) -> Vec<TopicPartition>;
+
+    /// Log directories that went offline since the start.
+    fn offline_directories(&self) -> Vec<DirectoryId>;
+
+    /// Changes whenever one of the two answers above does: the controller is told at once.
+    fn failures(&self) -> watch::Receiver<u64>;
 }
 
 /// How the session is kept.
@@ -65,6 +72,8 @@ pub struct Introduction {
     pub rack: Option<String>,
     /// Every online log directory.
     pub log_dirs: Vec<DirectoryId>,
+    /// How many configured log directories could not be used at the start: what was in them may come back.
+    pub unusable_log_dirs: usize,
     /// What the last run acknowledged may be gone.
     pub may_have_lost_data: bool,
     /// `log.flush.interval.messages` where this node's own file sets it: the controller must know which

@@ -297,6 +297,13 @@ impl Controller for Services {
         }))
     }
 
+    async fn assign_directories(
+        &self,
+        _: Request<AssignDirectoriesRequest>,
+    ) -> Result<Response<AssignDirectoriesReply>, Status> {
+        Err(Status::unimplemented("not in these tests"))
+    }
+
     async fn allocate_producer_ids(
         &self,
         _: Request<AllocateProducerIdsRequest>,
