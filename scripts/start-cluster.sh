@@ -1,24 +1,26 @@
 #!/usr/bin/env bash
 # Starts a local Ottla cluster of separate processes and waits until every node is ready.
 #
-#   scripts/start-cluster.sh [--brokers N] [--controllers N] [--data DIR] [--base-port P] [--debug]
-#                            [--set KEY=VALUE]…
+#   scripts/start-cluster.sh [--brokers N] [--controllers N] [--disks N] [--data DIR] [--base-port P]
+#                            [--debug] [--set KEY=VALUE]…
 #
 # Run again on the same DIR it brings the same cluster back: data, ids and ports are kept, and only
-# nodes that do not run are started. --debug uses the development build. --set is passed to every node.
+# nodes that do not run are started. --disks gives every broker so many log directories. --debug uses the
+# development build. --set is passed to every node.
 # The last line on standard output is `bootstrap: host:port,…`; everything else goes to standard error.
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 brokers=3
 controllers=3
+disks=1
 data="$root/data"
 base_port=9092
 profile=release
 settings=()
 
 usage() {
-  sed -n '2,9s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2
+  sed -n '2,10s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2
   exit 2
 }
 fail() {
@@ -29,6 +31,7 @@ while [ $# -gt 0 ]; do
   case "$1" in
     --brokers) brokers=${2:?--brokers needs a number}; shift 2 ;;
     --controllers) controllers=${2:?--controllers needs a number}; shift 2 ;;
+    --disks) disks=${2:?--disks needs a number}; shift 2 ;;
     --data) data=${2:?--data needs a folder}; shift 2 ;;
     --base-port) base_port=${2:?--base-port needs a port}; shift 2 ;;
     --set) settings+=(--set "${2:?--set needs key=value}"); shift 2 ;;
@@ -36,7 +39,7 @@ while [ $# -gt 0 ]; do
     *) usage ;;
   esac
 done
-for number in "$brokers" "$controllers" "$base_port"; do
+for number in "$brokers" "$controllers" "$disks" "$base_port"; do
   [[ $number =~ ^[1-9][0-9]*$ ]] || fail "$number is not a positive number"
 done
 
@@ -56,6 +59,7 @@ data=$(cd "$data" && pwd)
 
 # The cluster's shape is fixed at its birth.
 shape="brokers=$brokers controllers=$controllers base_port=$base_port"
+[ "$disks" -eq 1 ] || shape+=" disks=$disks"
 if [ -f "$data/cluster-shape" ]; then
   known=$(cat "$data/cluster-shape")
   [ "$known" = "$shape" ] || fail "$data holds a cluster with $known; asked for was $shape"
@@ -70,6 +74,16 @@ for ((i = 1; i <= controllers; i++)); do
   voters+="${voters:+,}$((100 + i))@127.0.0.1:$((base_port + 10100 + i - 1))"
 done
 
+# The log directories of a broker, for log.dirs.
+log_dirs() {
+  local name=$1 dirs="$data/$1" disk
+  if [ "$disks" -gt 1 ]; then
+    dirs="$data/$name/disk-1"
+    for ((disk = 2; disk <= disks; disk++)); do dirs+=",$data/$name/disk-$disk"; done
+  fi
+  echo "$dirs"
+}
+
 # write_config NAME NODE_ID ROLE INTERNAL_PORT [CLIENT_PORT]
 write_config() {
   local name=$1 node_id=$2 role=$3 internal=$4 client=${5:-}
@@ -77,11 +91,12 @@ write_config() {
     echo "process.roles=$role"
     echo "node.id=$node_id"
     echo "controller.quorum.voters=$voters"
-    echo "log.dirs=$data/$name"
     if [ "$role" = controller ]; then
+      echo "log.dirs=$data/$name"
       echo "controller.listener.names=CONTROLLER"
       echo "listeners=CONTROLLER://127.0.0.1:$internal"
     else
+      echo "log.dirs=$(log_dirs "$name")"
       echo "listeners=PLAINTEXT://127.0.0.1:$client,INTERNAL://127.0.0.1:$internal"
       echo "advertised.listeners=PLAINTEXT://127.0.0.1:$client,INTERNAL://127.0.0.1:$internal"
       echo "inter.broker.listener.name=INTERNAL"

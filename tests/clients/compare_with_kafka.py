@@ -18,12 +18,14 @@ import uuid
 
 from kafka.protocol.admin import (
     AlterConfigsRequest,
+    AlterReplicaLogDirsRequest,
     CreatePartitionsRequest,
     CreateTopicsRequest,
     DeleteRecordsRequest,
     DeleteTopicsRequest,
     DescribeClusterRequest,
     DescribeConfigsRequest,
+    DescribeLogDirsRequest,
     ElectLeadersRequest,
     IncrementalAlterConfigsRequest,
 )
@@ -109,6 +111,59 @@ def metadata(names, version=12, auto=False):
         include_cluster_authorized_operations=False,
         include_topic_authorized_operations=False,
     )
+
+
+def log_dirs(side, *topics, version=4):
+    """What lies in a broker's directories, wherever it was placed; each topic is (name, partitions), none is all."""
+    kind = DescribeLogDirsRequest.DescribableLogDirTopic
+    named = [kind(topic=name, partitions=partitions) for name, partitions in topics]
+    answer = side.ask(DescribeLogDirsRequest(version=version, topics=None if topics == (None,) else named))
+    directories, logs = [], []
+    for found in answer["results"]:
+        sizes = [size if size == -1 else "a size" for size in (found["total_bytes"], found["usable_bytes"])]
+        directories.append([found["log_dir"].rsplit("/", 1)[1], found["error_code"], *sizes])
+        for topic in found["topics"]:
+            logs += [[topic["name"], *partition.values()] for partition in topic["partitions"]]
+    # An answer without a code has no field for it.
+    return {"error_code": answer.get("error_code"), "directories": sorted(directories), "logs": sorted(logs)}
+
+
+def homes(side, topic, partition=0):
+    """The directories of a partition: those that have it, and those that have not."""
+    asked = DescribeLogDirsRequest.DescribableLogDirTopic(topic=topic, partitions=[partition])
+    found = side.ask(DescribeLogDirsRequest(version=4, topics=[asked]))["results"]
+    return [d["log_dir"] for d in found if d["topics"]], [d["log_dir"] for d in found if not d["topics"]]
+
+
+def alter_dirs(*wishes, version=2):
+    """Each wish is (path, topic, partitions)."""
+    kind = AlterReplicaLogDirsRequest.AlterReplicaLogDir
+    return AlterReplicaLogDirsRequest(
+        version=version,
+        dirs=[
+            kind(path=path, topics=[kind.AlterReplicaLogDirTopic(name=name, partitions=partitions)])
+            for path, name, partitions in wishes
+        ],
+    )
+
+
+def move(side, topic):
+    """Has partition 0 moved, and waits until it is there: what was answered, and how the directories look then."""
+    [home], [other] = homes(side, topic)
+    answer = side.ask(alter_dirs((other, topic, [0])))
+    deadline = time.monotonic() + PATIENCE
+    while homes(side, topic) != ([other], [home]):
+        assert time.monotonic() < deadline, f"{topic} stays in {home}"
+        time.sleep(0.05)
+    return answer, log_dirs(side, (topic, [0]))
+
+
+def wished(side, name):
+    """Wishes for a directory before there is a topic: what was answered, and where the topic is made."""
+    _, [other] = homes(side, "t")
+    answer = side.ask(alter_dirs((other, name, [0])))
+    side.create(name)
+    return answer, homes(side, name)[0] == [other]
 
 
 def metadata_by_id(topic_id, name=None):
@@ -529,6 +584,30 @@ def cases():
     yield "cluster, controllers", lambda s: s.ask(describe_cluster(2, 2))
     yield "cluster, an unknown kind", lambda s: s.ask(describe_cluster(2, 9))
 
+    for version in (1, 2, 3, 4):
+        yield f"log dirs v{version}", lambda s, v=version: log_dirs(s, ("t", [0, 1]), ("produced", [0]), version=v)
+    yield "log dirs: an unknown topic", lambda s: log_dirs(s, ("nope", [0]))
+    yield "log dirs: an unknown partition", lambda s: log_dirs(s, ("t", [9, -1]))
+    yield "log dirs: a topic twice", lambda s: log_dirs(s, ("t", [0]), ("t", [0, 0]))
+    yield "log dirs: no topics", lambda s: log_dirs(s)
+    yield "log dirs: every topic", lambda s: [log for log in log_dirs(s, None)["logs"] if log[0] == "t"]
+    here = lambda s: homes(s, "t")[0][0]
+    for version in (1, 2):
+        yield f"alter dirs v{version}: where it is", lambda s, v=version: s.ask(alter_dirs((here(s), "t", [0]), version=v))
+    yield "alter dirs: nothing", lambda s: s.ask(alter_dirs())
+    yield "alter dirs: an unknown directory", lambda s: s.ask(alter_dirs(("/no/such/disk", "t", [0])))
+    yield "alter dirs: no path", lambda s: s.ask(alter_dirs(("", "t", [0])))
+    yield "alter dirs: a relative path", lambda s: s.ask(alter_dirs(("disk-1", "t", [0])))
+    yield "alter dirs: a slash too many", lambda s: s.ask(alter_dirs((here(s) + "/", "t", [0])))
+    yield "alter dirs: an unknown topic", lambda s: s.ask(alter_dirs((here(s), "nope", [0])))
+    yield "alter dirs: a bad name", lambda s: s.ask(alter_dirs((here(s), "a b", [0])))
+    yield "alter dirs: an unknown partition", lambda s: s.ask(alter_dirs((here(s), "t", [9, -1])))
+    yield "alter dirs: a long name", lambda s: s.ask(alter_dirs((here(s), "x" * 213, [0]), (here(s), "x" * 214, [0])))
+    yield "alter dirs: twice", lambda s: s.ask(alter_dirs(("/no/such/disk", "t", [0]), (here(s), "t", [0])))
+    yield "alter dirs: to another", lambda s: move(s, "t")
+    yield "alter dirs: and back", lambda s: move(s, "t")
+    yield "alter dirs: before the topic is there", lambda s: wished(s, "wished")
+
     def producer_id(side, *arguments):
         # Kafka's broker asks its controller for a block of ids while the first client waits.
         loading = 14
@@ -684,8 +763,8 @@ def name_of(element):
 def compare(only="", show=False):
     """Asks both sides every case whose name has `only`. What it found: the differences that nothing explains, the
     expectations that nothing met, and how many cases there were."""
-    kafka = RealKafka(settings=["auto.create.topics.enable=true", "num.partitions=1"])
-    ottla = OwnCluster(brokers=1, controllers=1)
+    kafka = RealKafka(settings=["auto.create.topics.enable=true", "num.partitions=1"], disks=2)
+    ottla = OwnCluster(brokers=1, controllers=1, disks=2)
     unexplained, met, asked = [], set(), 0
     try:
         kafka.start()

@@ -23,10 +23,10 @@ class OwnCluster:
     `OTTLA_BIN` names the binary.
     """
 
-    def __init__(self, brokers=3, controllers=3):
+    def __init__(self, brokers=3, controllers=3, disks=1):
         self._folder = tempfile.TemporaryDirectory(prefix="ottla-clients-")
         self.data = Path(self._folder.name) / "data"
-        self._shape = ["--brokers", str(brokers), "--controllers", str(controllers)]
+        self._shape = ["--brokers", str(brokers), "--controllers", str(controllers), "--disks", str(disks)]
         self._base_port = free_base_port()
         self.bootstrap = ""
 
@@ -56,6 +56,21 @@ class OwnCluster:
         while number in (signal.SIGKILL, signal.SIGTERM) and _runs(pid):
             assert time.monotonic() < deadline, f"broker {broker} does not end"
             time.sleep(0.01)
+
+    def ends(self, broker):
+        """Whether a broker's process has ended by itself."""
+        return not _runs(int((self.data / f"pids/broker-{broker}.pid").read_text()))
+
+    def disk(self, broker, number):
+        """A log directory of a broker that has several."""
+        return self.data / f"broker-{broker}" / f"disk-{number}"
+
+    def metrics(self, broker):
+        """What a broker's /metrics says: values by name and labels."""
+        address = self.bootstrap.split(",")[broker - 1]
+        with urllib.request.urlopen(f"http://{address}/metrics", timeout=_PATIENCE) as answer:
+            lines = [line for line in answer.read().decode().splitlines() if line and not line.startswith("#")]
+        return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines)}
 
     def requests(self):
         """How many requests of each API the brokers that run have answered since they started."""

@@ -15,13 +15,14 @@ _CLUSTER_ID = "4L6g3nShT-eMCtK--X86sw"
 
 
 class RealKafka:
-    """Brokers 1 to `brokers` on loopback, with data in a temporary folder."""
+    """Brokers 1 to `brokers` on loopback, with data in a temporary folder, on `disks` log directories each."""
 
-    def __init__(self, brokers=1, settings=(), heap="512m"):
+    def __init__(self, brokers=1, settings=(), heap="512m", disks=1):
         self._folder = tempfile.TemporaryDirectory(prefix="kafka-judge-")
         self.data = Path(self._folder.name)
         self._jvm = [f"-Xmx{heap}", f"-Xms{heap}", "-XX:+UseSerialGC"]
         self._settings = list(settings)
+        self._disks = disks
         self._base_port = free_base_port()
         self._processes = {}
         self._count = brokers
@@ -52,8 +53,8 @@ class RealKafka:
         if number in (signal.SIGKILL, signal.SIGTERM):
             self._processes.pop(node).wait(_PATIENCE)
 
-    def log_folder(self, node):
-        return self.data / f"data-{node}"
+    def log_folder(self, node, disk=1):
+        return self.data / f"data-{node}" / f"disk-{disk}"
 
     def close(self):
         """Ends the brokers and removes their data."""
@@ -83,7 +84,7 @@ class RealKafka:
             f"listeners={client},CONTROLLER://127.0.0.1:{self._client_port(node) + 10_000}",
             f"advertised.listeners={client}",
             "controller.listener.names=CONTROLLER",
-            f"log.dirs={self.log_folder(node)}",
+            f"log.dirs={','.join(str(self.log_folder(node, disk)) for disk in range(1, self._disks + 1))}",
             f"offsets.topic.replication.factor={self._count}",
             *self._settings,
         ]

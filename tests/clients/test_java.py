@@ -160,6 +160,23 @@ class JavaToolsTest(ClusterTest):
         election = ["--election-type", "preferred", "--topic", topic, "--partition", "0"]
         self.assertIn("already elected", tool("kafka-leader-election", *election))
 
+    def test_log_directories(self):
+        topic = create_topic(partitions=2)
+        produce_lines(topic, LINES)
+        said = tool("kafka-log-dirs", "--describe", "--topic-list", topic)
+        [described] = [json.loads(line) for line in said.splitlines() if line.startswith("{")]
+        sizes = {}
+        for broker in described["brokers"]:
+            for directory in broker["logDirs"]:
+                self.assertIsNone(directory["error"], said)
+                for partition in directory["partitions"]:
+                    self.assertFalse(partition["isFuture"])
+                    self.assertEqual(partition["offsetLag"], 0)
+                    sizes.setdefault(partition["partition"], set()).add(partition["size"])
+        self.assertEqual(sizes.keys(), {f"{topic}-0", f"{topic}-1"})
+        self.assertTrue(all(len(found) == 1 for found in sizes.values()), f"replicas differ: {sizes}")
+        self.assertGreater(max(max(found) for found in sizes.values()), 0)
+
     def test_the_default_producer_at_full_speed(self):
         """Idempotent with acks=all: the Java client's defaults."""
         topic = create_topic(partitions=3)

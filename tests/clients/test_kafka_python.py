@@ -2,8 +2,13 @@
 
 import time
 
-from kafka import KafkaConsumer, KafkaProducer, TopicPartition
-from kafka.errors import MessageSizeTooLargeError, TransactionalIdAuthorizationFailedError
+from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition, TopicPartitionReplica
+from kafka.errors import (
+    LogDirNotFoundError,
+    MessageSizeTooLargeError,
+    NoError,
+    TransactionalIdAuthorizationFailedError,
+)
 
 from cluster import BOOTSTRAP, CODECS, LARGEST_VALUE, PATIENCE, ClusterTest, create_topic, recreate_topic
 
@@ -53,6 +58,25 @@ class KafkaPythonTest(ClusterTest):
                 self.assertEqual([f.get(PATIENCE).offset for f in futures], list(range(len(values))))
                 writer.close()
                 self.assertEqual([r.value for r in self.read(topic, len(values))], values)
+
+    def test_log_directories(self):
+        topic = create_topic()
+        writer = producer()
+        writer.send(topic, b"v", partition=0).get(PATIENCE)
+        writer.close()
+        admin = KafkaAdminClient(bootstrap_servers=SERVERS)
+        self.addCleanup(admin.close)
+        described = admin.describe_log_dirs({topic: [0]})
+        self.assertEqual(len(described), 3)
+        for broker in described:
+            [directory] = broker["log_dirs"]
+            self.assertEqual(directory["error_code"], 0)
+            [partition] = directory["topics"][0]["partitions"]
+            self.assertGreater(partition["partition_size"], 0)
+            self.assertGreater(directory["total_bytes"], directory["usable_bytes"])
+            here = TopicPartitionReplica(topic, 0, broker["broker"])
+            self.assertIs(admin.alter_replica_log_dirs({here: directory["log_dir"]})[here], NoError)
+            self.assertIs(admin.alter_replica_log_dirs({here: "/no/such/disk"})[here], LogDirNotFoundError)
 
     def test_nulls_and_headers(self):
         topic = create_topic()

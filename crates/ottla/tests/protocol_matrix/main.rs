@@ -11,6 +11,7 @@ mod group_administration;
 mod group_offsets;
 mod group_survival;
 mod groups;
+mod log_dirs;
 mod offsets;
 mod records;
 #[path = "../support/mod.rs"]
@@ -22,7 +23,7 @@ use kafka_protocol::messages::{ApiKey, ApiVersionsRequest};
 use support::{DevNode, text};
 
 /// What must be advertised, no more and no less.
-const ADVERTISED: [(ApiKey, i16, i16); 28] = [
+const ADVERTISED: [(ApiKey, i16, i16); 30] = [
     (ApiKey::Produce, 0, 13),
     (ApiKey::Fetch, 4, 17),
     (ApiKey::ListOffsets, 1, 10),
@@ -44,6 +45,8 @@ const ADVERTISED: [(ApiKey, i16, i16); 28] = [
     (ApiKey::OffsetForLeaderEpoch, 2, 4),
     (ApiKey::DescribeConfigs, 1, 4),
     (ApiKey::AlterConfigs, 0, 2),
+    (ApiKey::AlterReplicaLogDirs, 1, 2),
+    (ApiKey::DescribeLogDirs, 1, 4),
     (ApiKey::CreatePartitions, 0, 3),
     (ApiKey::DeleteGroups, 0, 2),
     (ApiKey::ElectLeaders, 0, 2),
@@ -76,6 +79,8 @@ fn case_of(key: ApiKey) -> Option<Case> {
         ApiKey::DescribeConfigs => configs::describe_configs,
         ApiKey::AlterConfigs => configs::alter_configs,
         ApiKey::IncrementalAlterConfigs => configs::incremental_alter_configs,
+        ApiKey::AlterReplicaLogDirs => log_dirs::alter_replica_log_dirs,
+        ApiKey::DescribeLogDirs => log_dirs::describe_log_dirs,
         ApiKey::JoinGroup => groups::join_group,
         ApiKey::SyncGroup => groups::sync_group,
         ApiKey::Heartbeat => groups::heartbeat,
