@@ -115,6 +115,12 @@ pub enum StorageError {
         /// The directory.
         directory: DirectoryId,
     },
+    /// A log is to be replaced by one that is not, or no longer, its copy.
+    #[error("{} is not what the log holds that it is to replace", path.display())]
+    NotTheSame {
+        /// The directory of the copy.
+        path: PathBuf,
+    },
     /// The log was closed.
     #[error("log {} is closed", path.display())]
     Closed {

@@ -125,6 +125,8 @@ impl ReplicaManager {
             return Ok(());
         }
         if logs.future(tp).is_none() {
+            // One that has just arrived may not have said so yet.
+            self.end_move(tp).await;
             // As Kafka: what is offline may hold a future log already.
             if logs.unusable_directories() > 0 {
                 return Err(ErrorCode::KafkaStorageError);
@@ -156,9 +158,6 @@ impl ReplicaManager {
     /// Goes on with the move of a replica that has a future log, unless that is being done.
     pub(super) fn resume_move(&self, replica: &Arc<Partition>) {
         let tp = replica.tp();
-        let (Some((future, to)), Some(manager)) = (self.shared.logs.future(tp), self.me.upgrade()) else {
-            return;
-        };
         let mut running = self.moves.running.lock();
         if running
             .get(&tp)
@@ -166,6 +165,10 @@ impl ReplicaManager {
         {
             return;
         }
+        // Only now: what a move that has ended meanwhile had before it is not the future any more.
+        let (Some((future, to)), Some(manager)) = (self.shared.logs.future(tp), self.me.upgrade()) else {
+            return;
+        };
         let cancel = self.stop.child_token();
         let task = Move {
             manager,
@@ -296,6 +299,7 @@ impl Move {
         }
         let shared = &self.manager.shared;
         let (current, future) = (self.replica.log(), Arc::clone(&self.future));
+        let compared = (Arc::clone(&current), Arc::clone(&future));
         match shared.reads.run(move || settle(&current, &future)).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) if error.may_pass() => return None,
@@ -317,10 +321,13 @@ impl Move {
             }
         }
         let logs = Arc::clone(&shared.logs);
-        let swapped = shared.reads.run(move || logs.complete_move(tp)).await;
+        let swapped = shared
+            .reads
+            .run(move || logs.complete_move(tp, (&compared.0, &compared.1)))
+            .await;
         match swapped {
-            Ok(Ok(log)) => {
-                self.replica.take_log(log);
+            Ok(Ok(())) => {
+                self.replica.take_log(Arc::clone(&self.future));
                 drop(hold);
                 Some(MoveEnd::Moved)
             }

@@ -178,12 +178,16 @@ impl LogManager {
     }
 
     /// Puts the future log of a partition in the place of the current one, which goes after its log's
-    /// `file.delete.delay.ms`, and returns it. The caller has seen to it that both hold the same, that
-    /// the future is durable, that nothing is appended meanwhile, and that the metadata names the new
-    /// directory.
+    /// `file.delete.delay.ms`. The caller has seen to it that these two hold the same, that the future is
+    /// durable, that nothing is appended meanwhile, and that the metadata names the new directory. Refused
+    /// where they are not, or no longer, the partition's current and future log.
     ///
     /// After an error the current log is where it was, or the replica has failed.
-    pub fn complete_move(&self, partition: TopicPartition) -> Result<Arc<Log>, StorageError> {
+    pub fn complete_move(
+        &self,
+        partition: TopicPartition,
+        (compared, copy): (&Arc<Log>, &Arc<Log>),
+    ) -> Result<(), StorageError> {
         let Some(name) = self.name_of(partition) else {
             return Err(self.not_here());
         };
@@ -195,6 +199,10 @@ impl LogManager {
             let future = replicas.futures.get(&partition).cloned();
             current.zip(future).ok_or_else(|| self.not_here())?
         };
+        let known = Arc::ptr_eq(&current.log, compared) && Arc::ptr_eq(&future.log, copy);
+        if !known || copy.durable_offset() != compared.log_end_offset() {
+            return Err(StorageError::NotTheSame { path: copy.dir() });
+        }
         let (old_home, new_home) = (
             &self.directories[current.directory],
             &self.directories[future.directory],
@@ -253,7 +261,7 @@ impl LogManager {
         }
         self.schedule_removal(aside, Monotonic::now() + delay);
         tracing::info!(%partition, dir = %place.display(), "the replica has moved");
-        Ok(future.log)
+        Ok(())
     }
 
     /// Makes a future log the replica that has no current log here: the last run ended in the middle of a

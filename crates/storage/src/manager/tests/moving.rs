@@ -63,6 +63,13 @@ impl Ground {
         future
     }
 
+    /// Puts the future in the place of the current log.
+    fn swap(&self) -> Result<(), StorageError> {
+        let current = self.manager.get(self.partition).expect("there");
+        let (future, _) = self.manager.future(self.partition).expect("there");
+        self.manager.complete_move(self.partition, (&current, &future))
+    }
+
     /// The next run.
     fn restart(self) -> Self {
         let Self { dir, manager, .. } = &self;
@@ -120,7 +127,10 @@ fn a_log_moves_and_works_on_and_can_move_back() {
     let described = ground.manager.describe_directories();
     assert!(described[1].replicas[0].is_future && !described[0].replicas[0].is_future);
 
-    let moved = ground.manager.complete_move(ground.partition).expect("move");
+    let stranger = ground.manager.complete_move(ground.partition, (&before, &before));
+    assert!(matches!(stranger, Err(StorageError::NotTheSame { .. })));
+    ground.swap().expect("move");
+    let moved = ground.manager.get(ground.partition).expect("there");
     assert!(Arc::ptr_eq(&moved, &future));
     assert_eq!(ground.manager.directory_of(ground.partition), Some(ground.to));
     assert!(
@@ -148,7 +158,7 @@ fn a_log_moves_and_works_on_and_can_move_back() {
     )
     .expect("append");
     back.flush().expect("flush");
-    ground.manager.complete_move(ground.partition).expect("move back");
+    ground.swap().expect("move back");
     ground.manager.close(None);
     drop((before, future, moved, back));
     let ground = ground.restart();
@@ -173,10 +183,30 @@ fn a_move_survives_a_restart_and_can_be_given_up() {
         .cancel_move(ground.partition)
         .expect("nothing to do");
     assert_eq!(ground.futures(), 0);
-    assert!(ground.manager.complete_move(ground.partition).is_err());
+    let current = ground.manager.get(ground.partition).expect("there");
+    let over = ground
+        .manager
+        .complete_move(ground.partition, (&current, &current));
+    assert!(over.is_err());
+    drop(current);
     let ground = ground.restart();
     assert!(ground.manager.future(ground.partition).is_none());
     assert!(has_all(&ground.replica(ground.from)));
+}
+
+#[test]
+fn a_copy_that_lacks_something_does_not_become_the_replica() {
+    let ground = Ground::new();
+    let future = ground.fill();
+    let current = ground.manager.get(ground.partition).expect("there");
+    append(&current, "four");
+    let refused = ground.swap();
+    assert!(
+        matches!(refused, Err(StorageError::NotTheSame { .. })),
+        "{refused:?}"
+    );
+    drop(future);
+    assert_eq!(ground.manager.directory_of(ground.partition), Some(ground.from));
 }
 
 #[test]
@@ -208,7 +238,7 @@ fn a_swap_that_stops_anywhere_leaves_one_whole_replica() {
     for fatal in 0.. {
         let ground = Ground::new();
         drop(ground.fill());
-        let (done, steps) = stopped_at(fatal, || ground.manager.complete_move(ground.partition).is_ok());
+        let (done, steps) = stopped_at(fatal, || ground.swap().is_ok());
         let ground = ground.restart();
         assert!(ground.claims() <= 1, "step {fatal}");
         // The metadata has named the new directory before the swap.
