@@ -132,7 +132,7 @@ impl Partition {
         if self.core.lock().state.leader()?.replicas().len() != 1 {
             return Err(ReadRefused::Corrupt);
         }
-        let log = Arc::clone(&self.log);
+        let log = self.log.load_full();
         match self.shared.reads.run(move || log.behind_damage(from)).await {
             Err(_busy) => Err(ReadRefused::Busy),
             Ok(Ok(next)) => Ok(next),
