@@ -19,7 +19,7 @@ _FIXED = "this key is not dynamic here, or is where Kafka's is not"
 
 EXPECTED = {
     r"api versions: \.\d+ \(only Kafka\)": _LATER,
-    r"api versions: \.(1|2|8|9)": _LATER,
+    r"api versions: \.(1|2|8|9|35)": _LATER,
     r"metadata v[01] of an unknown topic: .*": "created at once, and answered once it can be used",
     r"metadata of neither: .*": _NO_CODE,
     r"create.*: twice in one request: \.topics": _TWICE,

@@ -113,14 +113,14 @@ def metadata(names, version=12, auto=False):
     )
 
 
-def log_dirs(side, *topics, version=4):
-    """What lies in a broker's directories, wherever it was placed; each topic is (name, partitions), none is all."""
+def log_dirs(side, *topics, version=4, everything=False):
+    """What lies in a broker's directories, wherever it was placed; each topic is (name, partitions)."""
     kind = DescribeLogDirsRequest.DescribableLogDirTopic
     named = [kind(topic=name, partitions=partitions) for name, partitions in topics]
-    answer = side.ask(DescribeLogDirsRequest(version=version, topics=None if topics == (None,) else named))
+    answer = side.ask(DescribeLogDirsRequest(version=version, topics=None if everything else named))
     directories, logs = [], []
     for found in answer["results"]:
-        sizes = [size if size == -1 else "a size" for size in (found["total_bytes"], found["usable_bytes"])]
+        sizes = [size if size == -1 else "a size" for size in (found.get("total_bytes", -1), found.get("usable_bytes", -1))]
         directories.append([found["log_dir"].rsplit("/", 1)[1], found["error_code"], *sizes])
         for topic in found["topics"]:
             logs += [[topic["name"], *partition.values()] for partition in topic["partitions"]]
@@ -590,7 +590,7 @@ def cases():
     yield "log dirs: an unknown partition", lambda s: log_dirs(s, ("t", [9, -1]))
     yield "log dirs: a topic twice", lambda s: log_dirs(s, ("t", [0]), ("t", [0, 0]))
     yield "log dirs: no topics", lambda s: log_dirs(s)
-    yield "log dirs: every topic", lambda s: [log for log in log_dirs(s, None)["logs"] if log[0] == "t"]
+    yield "log dirs: every topic", lambda s: [log for log in log_dirs(s, everything=True)["logs"] if log[0] == "t"]
     here = lambda s: homes(s, "t")[0][0]
     for version in (1, 2):
         yield f"alter dirs v{version}: where it is", lambda s, v=version: s.ask(alter_dirs((here(s), "t", [0]), version=v))
@@ -754,7 +754,7 @@ def sorted_alike(elements):
 
 
 def name_of(element):
-    for key in ("name", "topic", "partition_index", "partition", "partition_id", "index", "resource_name"):
+    for key in ("name", "topic", "topic_name", "partition_index", "partition", "partition_id", "index", "resource_name"):
         if element.get(key) is not None:
             return f"{element[key]}"
     return ""
