@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures::future::BoxFuture;
+use protocol::batch::Batches;
 use protocol::{BrokerId, DirectoryId, ErrorCode, Offset, PartitionIndex, TopicName, TopicPartition};
 use replication::{Acks, AppendRefused, AssignError, DirectoryChannel, Partition, RoleError};
 use support::{Broker, Cluster, ONE, append, eventually, produce, read_from, soon};
@@ -64,7 +65,7 @@ fn place(broker: &Broker, tp: TopicPartition, disk: usize) {
 }
 
 async fn alter(broker: &Broker, topic: &str, disk: usize) -> ErrorCode {
-    let topic = TopicName::new(topic).unwrap();
+    let topic = TopicName::new(topic).expect("a valid name");
     broker
         .manager
         .alter_log_dir(&topic, PartitionIndex(0), &broker.disk(disk))
@@ -82,13 +83,9 @@ async fn values(partition: &Partition) -> usize {
     let end = partition.offsets().high_watermark;
     let mut from = 0;
     while Offset(from) < end {
-        let read = partition.read(read_from(from)).await.unwrap();
-        let header = protocol::batch::Batches::new(read.records)
-            .last()
-            .unwrap()
-            .unwrap()
-            .0;
-        from = header.next_offset().get();
+        let read = partition.read(read_from(from)).await.expect("read");
+        let last = Batches::new(read.records).last().expect("more is committed");
+        from = last.expect("whole batches").0.next_offset().get();
     }
     from as usize
 }
