@@ -13,7 +13,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use protocol::grpc::v1::{DescribeGroupRequest, DescribeGroupResponse, admin_client::AdminClient};
+use protocol::grpc::v1::{
+    Compression, DescribeGroupRequest, DescribeGroupResponse, NewRecord, ProduceRequest, RecordHeader,
+    admin_client::AdminClient, records_client::RecordsClient,
+};
 use support::{
     DevNode,
     server_node::{ServerNode, ottla},
@@ -177,4 +180,53 @@ fn offsets_are_committed_while_a_member_reads() {
     // Its place is free when its session is over.
     let command = consume(&node, "reads", &["meanwhile", "--count", "2"]);
     assert_eq!(output(dir.path(), command), lines(20, 22));
+}
+
+/// What was written over gRPC is read by librdkafka, whatever the codec.
+#[test]
+fn a_stock_client_reads_what_came_over_grpc() {
+    let node = DevNode::shared();
+    let dir = tempfile::tempdir().unwrap();
+    let address = format!("http://{}", node.address());
+    let codecs = [
+        Compression::None,
+        Compression::Gzip,
+        Compression::Snappy,
+        Compression::Lz4,
+        Compression::Zstd,
+    ];
+    let record = |n: usize| NewRecord {
+        key: Some(format!("key {n}").into()),
+        value: Some(format!("value {n}").into()),
+        headers: ["1", "2"]
+            .map(|value| RecordHeader {
+                key: "h".to_owned(),
+                value: Some(value.into()),
+            })
+            .to_vec(),
+        partition: Some(0),
+        ..NewRecord::default()
+    };
+    tokio::runtime::Runtime::new().unwrap().block_on(async {
+        let mut records = RecordsClient::connect(address).await.unwrap();
+        for (at, codec) in codecs.into_iter().enumerate() {
+            // A topic that is not there is created.
+            let request = ProduceRequest {
+                topic: "over-grpc".to_owned(),
+                records: (at * 100..(at + 1) * 100).map(record).collect(),
+                compression: codec.into(),
+                ..ProduceRequest::default()
+            };
+            let answer = records.produce(request).await.unwrap().into_inner();
+            assert_eq!(answer.failed, 0);
+        }
+    });
+    let arguments = &["over-grpc", "--exit", "--headers", "--key-separator", ":"];
+    let command = consume(&node, "of-grpc", arguments);
+    let mut member = ServerNode::spawn(command, dir.path().join("member.log"));
+    let (status, said) = member.expect_end(PATIENCE, "the member");
+    assert!(status.success(), "{said}");
+    let expected: Vec<String> = (0..500).map(|n| format!("h=1,h=2\tkey {n}:value {n}")).collect();
+    let found: Vec<&str> = said.lines().filter(|line| line.starts_with("h=")).collect();
+    assert_eq!(found, expected);
 }

@@ -78,6 +78,11 @@ impl Cluster {
         self.others[broker - 2].kill();
     }
 
+    /// Sends broker 2 or 3 a signal by its name.
+    pub(crate) fn signal(&self, broker: usize, name: &str) {
+        self.others[broker - 2].signal(name);
+    }
+
     pub(crate) fn http_get(&self, path: &str) -> String {
         self.first.http_get(path).expect("an answer")
     }
