@@ -4,11 +4,15 @@
 //! byte), the key, and the value's length (two bytes) with the value.
 
 use broker::coordinator::group::{
-    GroupConfig, GroupShard, Now,
-    records::{Change, GroupMetadata, MemberMetadata, OffsetKey, OffsetValue},
+    Assignment, GroupConfig, GroupEpoch, GroupShard, Now,
+    records::{
+        Change, ClassicProtocols, ConsumerChange, ConsumerGroupMetadata, CurrentAssignment, GroupMetadata,
+        MemberMetadata, MemberState, MemberSubscription, OffsetKey, OffsetValue, PartitionMetadata,
+        ResolvedPattern, SupportedProtocol, TopicMetadata,
+    },
 };
 use bytes::Bytes;
-use protocol::{LeaderEpoch, Offset, PartitionIndex};
+use protocol::{LeaderEpoch, Offset, PartitionIndex, TopicId};
 
 /// A record's key and value.
 type Record<'a> = (&'a [u8], Option<&'a [u8]>);
@@ -205,11 +209,135 @@ pub fn seeds() -> Vec<(String, Vec<u8>)> {
             framed(b"\0\x02\0\x05group", Some(&value)),
         ));
     }
-    for version in [3, 8] {
+    for version in [3, 8, 9, 15, 17] {
         seeds.push((
             format!("key-v{version}"),
             framed(&[0, version, 0, 1, b'g'], Some(b"\0\0\0\0\0\x01")),
         ));
     }
+    let stable = stable();
+    let lives: [(&str, Vec<Vec<u8>>); 4] = [
+        ("consumer-group", consumer_group(false)),
+        ("consumer-group-with-classic-member", consumer_group(true)),
+        (
+            "upgrade",
+            [
+                vec![group_record(Some(stable.clone())), group_record(None)],
+                consumer_group(true),
+            ]
+            .concat(),
+        ),
+        (
+            "downgrade",
+            [
+                consumer_group(true),
+                tombstones(),
+                vec![group_record(Some(stable))],
+            ]
+            .concat(),
+        ),
+    ];
+    for (name, records) in lives {
+        for (n, record) in records.iter().enumerate() {
+            seeds.push((format!("{name}-{n}"), record.clone()));
+        }
+        seeds.push((name.to_owned(), records.concat()));
+    }
     seeds
+}
+
+fn consumer_record(change: ConsumerChange) -> Vec<u8> {
+    let record = Change::Consumer("group".into(), change).encode();
+    framed(&record.key, record.value.as_deref())
+}
+
+/// A group of the KIP-848 protocol: one member waits for what the other is to give up.
+fn consumer_group(with_classic: bool) -> Vec<Vec<u8>> {
+    let topic = TopicId(uuid::Uuid::from_u128(7));
+    let partitions = |indexes: &[i32]| -> Assignment {
+        let indexes = indexes.iter().copied().map(PartitionIndex).collect();
+        [(topic, indexes)].into()
+    };
+    let subscription = |classic: bool| MemberSubscription {
+        instance_id: (!classic).then(|| "b".into()),
+        rack_id: Some("r".into()),
+        client_id: "client".into(),
+        client_host: "/127.0.0.1".into(),
+        topics: ["topic".into()].into(),
+        pattern: (!classic).then(|| "t.*".into()),
+        rebalance_timeout_ms: 60_000,
+        server_assignor: Some("range".into()),
+        classic: classic.then(|| ClassicProtocols {
+            session_timeout_ms: 10_000,
+            protocols: vec![SupportedProtocol {
+                name: "range".into(),
+                metadata: Bytes::from_static(b"\0\x01\0\0\0\x01\0\x05topic\xff\xff\xff\xff\0\0\0\0"),
+            }],
+        }),
+    };
+    let current = |epoch, state, assigned: &[i32], revoking: &[i32]| CurrentAssignment {
+        epoch: GroupEpoch(epoch),
+        previous_epoch: GroupEpoch(epoch - 1),
+        state,
+        assigned: partitions(assigned),
+        revoking: if revoking.is_empty() {
+            Assignment::new()
+        } else {
+            partitions(revoking)
+        },
+    };
+    let revoking = current(4, MemberState::UnrevokedPartitions, &[0], &[1]);
+    let waiting = current(5, MemberState::UnreleasedPartitions, &[2], &[]);
+    let racks = vec![(PartitionIndex(0), ["r".into()].into())];
+    let changes = [
+        ConsumerChange::PartitionMetadata(Some(
+            PartitionMetadata {
+                topics: vec![TopicMetadata {
+                    id: topic,
+                    name: "topic".into(),
+                    partitions: 3,
+                    racks,
+                }],
+            }
+            .into(),
+        )),
+        ConsumerChange::Member("a-1".into(), Some(subscription(with_classic).into())),
+        ConsumerChange::Member("b-1".into(), Some(subscription(false).into())),
+        ConsumerChange::Pattern(
+            "t.*".into(),
+            Some(
+                ResolvedPattern {
+                    topics: ["topic".into()].into(),
+                    version: 3,
+                    timestamp_ms: 1_600_000_000_000,
+                }
+                .into(),
+            ),
+        ),
+        ConsumerChange::Group(Some(ConsumerGroupMetadata {
+            epoch: GroupEpoch(5),
+            metadata_hash: 77,
+        })),
+        ConsumerChange::Target("a-1".into(), Some(partitions(&[0]).into())),
+        ConsumerChange::Target("b-1".into(), Some(partitions(&[1, 2]).into())),
+        ConsumerChange::TargetEpoch(Some(GroupEpoch(5))),
+        ConsumerChange::Current("a-1".into(), Some(revoking.into())),
+        ConsumerChange::Current("b-1".into(), Some(waiting.into())),
+    ];
+    changes.into_iter().map(consumer_record).collect()
+}
+
+/// What leaves nothing of [`consumer_group`].
+fn tombstones() -> Vec<Vec<u8>> {
+    let mut changes = Vec::new();
+    for member in ["a-1", "b-1"] {
+        changes.push(ConsumerChange::Current(member.into(), None));
+        changes.push(ConsumerChange::Target(member.into(), None));
+        changes.push(ConsumerChange::Member(member.into(), None));
+    }
+    changes.push(ConsumerChange::TargetEpoch(None));
+    changes.push(ConsumerChange::Pattern("t.*".into(), None));
+    changes.push(ConsumerChange::PartitionMetadata(None));
+    changes.push(ConsumerChange::Group(None));
+    changes.into_iter().map(consumer_record).collect()
 }

@@ -233,6 +233,7 @@ mod tests {
         let (ends, place, now) = sampled(&[100, 200, 300]);
         let group = |name: &str, committed| GroupLag {
             group: name.into(),
+            kind: crate::coordinator::group::GroupKind::Classic,
             state: "Empty",
             members: 0,
             offsets: vec![

@@ -1,18 +1,30 @@
 //! What the handling of one event may use and what it leaves behind.
 
+use std::sync::Arc;
+
 use super::{
     config::GroupConfig,
     ids::{GroupId, MemberId},
     records::{Change, CoordinatorRecord},
     request::{Answer, Barrier, GroupReply, Now, Outcome, ReplyToken},
     timers::{TimerKey, Timers},
+    topics::TopicsView,
 };
 
-/// The time, the settings and the timers, and the outcome as it grows.
+/// The topics as the shard knows them.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Topics {
+    pub(super) view: Arc<TopicsView>,
+    /// Counts the views that this shard was given.
+    pub(super) version: u64,
+}
+
+/// The time, the settings, the topics and the timers, and the outcome as it grows.
 #[derive(Debug)]
 pub(super) struct Effects<'a> {
     pub(super) now: Now,
     pub(super) config: &'a GroupConfig,
+    pub(super) topics: &'a Topics,
     timers: &'a mut Timers,
     outcome: &'a mut Outcome,
 }
@@ -21,12 +33,14 @@ impl<'a> Effects<'a> {
     pub(super) fn new(
         now: Now,
         config: &'a GroupConfig,
+        topics: &'a Topics,
         timers: &'a mut Timers,
         outcome: &'a mut Outcome,
     ) -> Self {
         Self {
             now,
             config,
+            topics,
             timers,
             outcome,
         }
@@ -71,6 +85,13 @@ impl<'a> Effects<'a> {
     pub(super) fn schedule(&mut self, key: TimerKey, after_ms: u64) {
         self.timers
             .schedule(key, self.now.instant_ms.saturating_add(after_ms));
+    }
+
+    /// Sets a timer to so many milliseconds from now, if it is not running already.
+    pub(super) fn schedule_unless_set(&mut self, key: TimerKey, after_ms: u64) {
+        if !self.timers.is_set(&key) {
+            self.schedule(key, after_ms);
+        }
     }
 
     /// Takes a timer back.

@@ -120,6 +120,32 @@ impl fmt::Display for GenerationId {
     }
 }
 
+/// Counts what changed about a group of the KIP-848 protocol. Its target assignment has the epoch for
+/// which it was computed, and each member the one that it has reached on its way to the target.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct GroupEpoch(pub i32);
+
+impl GroupEpoch {
+    /// What a member names that joins, and a group has that never changed.
+    pub const JOINING: Self = Self(0);
+    /// What a member names that leaves for good.
+    pub const LEAVING: Self = Self(-1);
+    /// What a static member names that leaves and will be back, and has until it is.
+    pub const AWAY: Self = Self(-2);
+
+    /// The epoch after this one; numbers that Kafka's wire can hold begin anew after the last.
+    #[must_use]
+    pub fn next(self) -> Self {
+        Self(self.0.checked_add(1).unwrap_or(1))
+    }
+}
+
+impl fmt::Display for GroupEpoch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use uuid::Uuid;
@@ -147,5 +173,7 @@ mod tests {
     fn generations_never_turn_negative() {
         assert_eq!(GenerationId(0).next(), GenerationId(1));
         assert_eq!(GenerationId(i32::MAX).next(), GenerationId(1));
+        assert_eq!(GroupEpoch::JOINING.next(), GroupEpoch(1));
+        assert_eq!(GroupEpoch(i32::MAX).next(), GroupEpoch(1));
     }
 }

@@ -1,6 +1,6 @@
 //! The group coordinator as a pure state machine: all groups of one `__consumer_offsets` partition.
 //!
-//! **Owns** the rules of Kafka's classic group protocol, of committed offsets and of the records in
+//! **Owns** the rules of Kafka's two group protocols, of committed offsets and of the records in
 //! which both are kept. A [`GroupShard`] takes a request and the time, and returns an [`Outcome`]:
 //! records to append, and answers, each with the [`Barrier`] that it waits for.
 //!
@@ -11,13 +11,16 @@
 //! log. When an append fails the shard is dropped and loaded again
 //! (`docs/decisions/0014-group-coordinator.md`).
 //!
-//! A group of the KIP-848 protocol will be a second variant of `Group` beside the classic one; its
-//! records (keys of versions 3 to 8) are refused by name until then.
+//! A group is of the classic protocol or of that of KIP-848, and may become one of the other while it runs.
+//! What is recorded decides which it is.
 
 mod assignor;
 mod classic;
 mod config;
+mod consumer;
+mod consumer_requests;
 mod effects;
+mod embedded;
 mod ids;
 mod offsets;
 mod record_bounds;
@@ -34,11 +37,12 @@ mod topics;
 mod views;
 
 pub use assignor::{Assignment, AssignorKind, MemberSpec, Problem};
-pub use config::GroupConfig;
-pub use ids::{GenerationId, GroupId, InstanceId, MemberId};
+pub use config::{ConsumerOverrides, GroupConfig, MigrationPolicy};
+pub use consumer::{ConsumerRecords, MemberRecords};
+pub use ids::{GenerationId, GroupEpoch, GroupId, InstanceId, MemberId};
 pub use records::{CoordinatorRecord, RecordError};
 pub use request::{Answer, Barrier, Caller, GroupReply, GroupRequest, Now, Outcome, ReplyToken};
 pub use shard::GroupShard;
 pub use subscription::{PatternError, TopicPattern};
 pub use topics::{TopicView, TopicsView};
-pub use views::{GroupLag, GroupSnapshot, LagView, Snapshot};
+pub use views::{GroupKind, GroupLag, GroupSnapshot, LagView, Snapshot};

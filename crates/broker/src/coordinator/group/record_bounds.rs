@@ -65,7 +65,10 @@ fn needs_group_id(request: &GroupRequest) -> bool {
         GroupRequest::Join { .. }
         | GroupRequest::Sync(_)
         | GroupRequest::Heartbeat(_)
-        | GroupRequest::Leave(_) => true,
+        | GroupRequest::Leave(_)
+        | GroupRequest::DescribeConsumer(_) => true,
+        // Refused with a sentence of its own.
+        GroupRequest::ConsumerHeartbeat { .. } => false,
         GroupRequest::CommitOffsets(_)
         | GroupRequest::FetchOffsets { .. }
         | GroupRequest::DeleteOffsets(_)

@@ -2,8 +2,9 @@
 
 use kafka_protocol::{
     messages::{
-        self, HeartbeatResponse, JoinGroupResponse, LeaveGroupResponse, OffsetCommitRequest,
-        OffsetCommitResponse, OffsetDeleteResponse, SyncGroupResponse,
+        self, ConsumerGroupHeartbeatResponse, HeartbeatResponse, JoinGroupResponse, LeaveGroupResponse,
+        OffsetCommitRequest, OffsetCommitResponse, OffsetDeleteResponse, SyncGroupResponse,
+        consumer_group_describe_response::DescribedGroup as DescribedConsumerGroup,
         delete_groups_response::DeletableGroupResult,
         describe_groups_response::DescribedGroup,
         offset_commit_response::{OffsetCommitResponsePartition, OffsetCommitResponseTopic},
@@ -48,6 +49,29 @@ pub(super) fn sync_refused(error: ErrorCode) -> GroupReply {
 /// The answer to a Heartbeat.
 pub(super) fn heartbeat(error: ErrorCode) -> GroupReply {
     GroupReply::Heartbeat(HeartbeatResponse::default().with_error_code(error.code()))
+}
+
+/// A ConsumerGroupHeartbeat that is refused, and why in words.
+pub(super) fn consumer_heartbeat_refused(error: ErrorCode, why: Option<String>) -> GroupReply {
+    GroupReply::ConsumerHeartbeat(
+        ConsumerGroupHeartbeatResponse::default()
+            .with_error_code(error.code())
+            .with_error_message(why.map(StrBytes::from_string)),
+    )
+}
+
+/// One group of a ConsumerGroupDescribe that is refused, and why in words.
+pub(super) fn describe_consumer_refused(
+    group: &messages::GroupId,
+    error: ErrorCode,
+    why: Option<String>,
+) -> GroupReply {
+    GroupReply::DescribeConsumer(
+        DescribedConsumerGroup::default()
+            .with_group_id(group.clone())
+            .with_error_code(error.code())
+            .with_error_message(why.map(StrBytes::from_string)),
+    )
 }
 
 /// A LeaveGroup that is refused as a whole.

@@ -2,9 +2,11 @@
 
 use kafka_protocol::{
     messages::{
-        self, HeartbeatRequest, HeartbeatResponse, JoinGroupRequest, JoinGroupResponse, LeaveGroupRequest,
-        LeaveGroupResponse, ListGroupsRequest, OffsetCommitRequest, OffsetCommitResponse,
-        OffsetDeleteRequest, OffsetDeleteResponse, SyncGroupRequest, SyncGroupResponse,
+        self, ConsumerGroupHeartbeatRequest, ConsumerGroupHeartbeatResponse, HeartbeatRequest,
+        HeartbeatResponse, JoinGroupRequest, JoinGroupResponse, LeaveGroupRequest, LeaveGroupResponse,
+        ListGroupsRequest, OffsetCommitRequest, OffsetCommitResponse, OffsetDeleteRequest,
+        OffsetDeleteResponse, SyncGroupRequest, SyncGroupResponse,
+        consumer_group_describe_response::DescribedGroup as DescribedConsumerGroup,
         delete_groups_response::DeletableGroupResult, describe_groups_response::DescribedGroup,
         list_groups_response::ListedGroup, offset_fetch_request::OffsetFetchRequestGroup,
         offset_fetch_response::OffsetFetchResponseGroup,
@@ -57,6 +59,13 @@ pub enum GroupRequest {
     Heartbeat(HeartbeatRequest),
     /// LeaveGroup 0–5.
     Leave(LeaveGroupRequest),
+    /// ConsumerGroupHeartbeat 0–1.
+    ConsumerHeartbeat {
+        /// The request.
+        body: ConsumerGroupHeartbeatRequest,
+        /// The member's id, if it needs one.
+        fresh_member_id: Uuid,
+    },
     /// OffsetCommit 2–9, with topics by name. Topics that do not exist are sorted out before.
     CommitOffsets(OffsetCommitRequest),
     /// One group of an OffsetFetch 1–9 (of versions below 8, its only one).
@@ -71,6 +80,8 @@ pub enum GroupRequest {
     DeleteOffsets(OffsetDeleteRequest),
     /// One group of a DescribeGroups 0–6.
     Describe(messages::GroupId),
+    /// One group of a ConsumerGroupDescribe 0–1.
+    DescribeConsumer(messages::GroupId),
     /// ListGroups 0–5: the groups of this shard.
     List(ListGroupsRequest),
     /// One group of a DeleteGroups 0–2.
@@ -88,6 +99,8 @@ pub enum GroupReply {
     Heartbeat(HeartbeatResponse),
     /// LeaveGroup.
     Leave(LeaveGroupResponse),
+    /// ConsumerGroupHeartbeat.
+    ConsumerHeartbeat(ConsumerGroupHeartbeatResponse),
     /// OffsetCommit.
     CommitOffsets(OffsetCommitResponse),
     /// One group's part of OffsetFetch.
@@ -96,6 +109,8 @@ pub enum GroupReply {
     DeleteOffsets(OffsetDeleteResponse),
     /// One group's part of DescribeGroups.
     Describe(DescribedGroup),
+    /// One group's part of ConsumerGroupDescribe.
+    DescribeConsumer(DescribedConsumerGroup),
     /// This shard's part of ListGroups, or why there is none.
     List(Result<Vec<ListedGroup>, ErrorCode>),
     /// One group's part of DeleteGroups.
@@ -112,10 +127,12 @@ impl GroupRequest {
             Self::Sync(_) => replies::sync_refused(error),
             Self::Heartbeat(_) => replies::heartbeat(error),
             Self::Leave(_) => replies::leave_refused(error),
+            Self::ConsumerHeartbeat { .. } => replies::consumer_heartbeat_refused(error, None),
             Self::CommitOffsets(body) => replies::commit_refused(body, error),
             Self::FetchOffsets { group, .. } => replies::fetch_refused(group, error),
             Self::DeleteOffsets(_) => replies::delete_offsets_refused(error),
             Self::Describe(group) => replies::describe_refused(group, error),
+            Self::DescribeConsumer(group) => replies::describe_consumer_refused(group, error, None),
             Self::List(_) => GroupReply::List(Err(error)),
             Self::Delete(group) => replies::delete(group, error),
         }
@@ -141,10 +158,11 @@ impl GroupRequest {
             Self::Sync(body) => Some(&body.group_id),
             Self::Heartbeat(body) => Some(&body.group_id),
             Self::Leave(body) => Some(&body.group_id),
+            Self::ConsumerHeartbeat { body, .. } => Some(&body.group_id),
             Self::CommitOffsets(body) => Some(&body.group_id),
             Self::FetchOffsets { group, .. } => Some(&group.group_id),
             Self::DeleteOffsets(body) => Some(&body.group_id),
-            Self::Describe(group) | Self::Delete(group) => Some(group),
+            Self::Describe(group) | Self::DescribeConsumer(group) | Self::Delete(group) => Some(group),
             Self::List(_) => None,
         }
     }

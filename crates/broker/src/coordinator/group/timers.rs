@@ -13,6 +13,12 @@ pub(super) enum TimerKey {
     Join(GroupId),
     /// The members of a new generation have had their time to sync.
     Sync(GroupId),
+    /// A member of a consumer group has had its time to give partitions up.
+    Revocation(GroupId, MemberId),
+    /// A classic member of a consumer group has had its time to join again.
+    MemberJoin(GroupId, MemberId),
+    /// A classic member of a consumer group has had its time to sync.
+    MemberSync(GroupId, MemberId),
     /// It is time to look for expired offsets.
     Expiry,
 }
@@ -34,6 +40,11 @@ impl Timers {
             self.queue.remove(&old);
         }
         self.queue.insert(place, key);
+    }
+
+    /// Whether a timer is set.
+    pub(super) fn is_set(&self, key: &TimerKey) -> bool {
+        self.places.contains_key(key)
     }
 
     /// Takes a timer back.
@@ -76,6 +87,7 @@ mod tests {
         timers.schedule(session("moved"), 25);
         timers.cancel(&session("cancelled"));
         timers.cancel(&session("never set"));
+        assert!(timers.is_set(&session("moved")) && !timers.is_set(&session("cancelled")));
         assert_eq!(timers.next(), Some(20));
         assert_eq!(timers.pop_due(19), None);
         let due: Vec<_> = std::iter::from_fn(|| timers.pop_due(29)).collect();

@@ -5,10 +5,30 @@ use std::{collections::BTreeMap, sync::Arc};
 use protocol::{Offset, PartitionIndex};
 
 use super::{
+    consumer::ConsumerRecords,
     ids::GroupId,
     records::{GroupMetadata, OffsetValue},
     shard::{Group, GroupShard},
 };
+
+/// The protocol of a group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GroupKind {
+    /// JoinGroup and SyncGroup.
+    Classic,
+    /// ConsumerGroupHeartbeat (KIP-848).
+    Consumer,
+}
+
+impl GroupKind {
+    /// Its name in ListGroups.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Classic => "classic",
+            Self::Consumer => "consumer",
+        }
+    }
+}
 
 /// All groups of a shard with their committed offsets, for metrics. Names are shared and nothing else is
 /// copied: it is made every few seconds of ten thousand groups, while their members wait.
@@ -26,7 +46,10 @@ pub struct LagView {
 pub struct GroupLag {
     /// The group.
     pub group: GroupId,
-    /// Its state by Kafka's name: `Empty`, `PreparingRebalance`, `CompletingRebalance`, `Stable`.
+    /// Its protocol.
+    pub kind: GroupKind,
+    /// Its state by Kafka's name: `Empty`, `PreparingRebalance`, `CompletingRebalance`, `Assigning`,
+    /// `Reconciling`, `Stable`.
     pub state: &'static str,
     /// How many members it has.
     pub members: usize,
@@ -41,8 +64,10 @@ pub struct Snapshot(pub BTreeMap<GroupId, GroupSnapshot>);
 /// What the records of one group say.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct GroupSnapshot {
-    /// Its last finished generation, or that it became empty.
+    /// Of a classic group: its last finished generation, or that it became empty.
     pub group: Option<Arc<GroupMetadata>>,
+    /// Of a consumer group: everything.
+    pub consumer: Option<ConsumerRecords>,
     /// Its offsets.
     pub offsets: BTreeMap<(Arc<str>, PartitionIndex), OffsetValue>,
 }
@@ -51,10 +76,11 @@ impl GroupShard {
     /// The groups and their committed offsets, as they are now.
     pub fn lag_view(&self) -> LagView {
         let groups = self.groups.iter().map(|(id, entry)| {
-            let Group::Classic(group) = &entry.group;
+            let group = &entry.group;
             GroupLag {
                 group: id.clone(),
-                state: group.state().name(),
+                kind: group.kind(),
+                state: group.state_name(),
                 members: group.members(),
                 offsets: entry
                     .offsets
@@ -71,16 +97,20 @@ impl GroupShard {
     /// What would be there after a replay of everything that was returned for appending.
     pub fn snapshot(&self) -> Snapshot {
         let groups = self.groups.iter().filter_map(|(id, entry)| {
+            let (group, consumer) = match &entry.group {
+                Group::Classic(group) => (group.recorded().cloned(), None),
+                Group::Consumer(group) => (None, Some(group.records().clone())),
+            };
             let snapshot = GroupSnapshot {
-                group: entry.recorded().cloned(),
+                group,
+                consumer,
                 offsets: entry
                     .offsets
                     .iter()
                     .map(|(topic, partition, value)| ((topic.clone(), partition), value.clone()))
                     .collect(),
             };
-            let anything = snapshot.group.is_some() || !snapshot.offsets.is_empty();
-            anything.then(|| (id.clone(), snapshot))
+            (snapshot != GroupSnapshot::default()).then(|| (id.clone(), snapshot))
         });
         Snapshot(groups.collect())
     }

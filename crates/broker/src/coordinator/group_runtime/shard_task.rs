@@ -442,12 +442,14 @@ fn may_write(request: &GroupRequest) -> bool {
         GroupRequest::Join { .. }
         | GroupRequest::Sync(_)
         | GroupRequest::Leave(_)
+        | GroupRequest::ConsumerHeartbeat { .. }
         | GroupRequest::CommitOffsets(_)
         | GroupRequest::DeleteOffsets(_)
         | GroupRequest::Delete(_) => true,
         GroupRequest::Heartbeat(_)
         | GroupRequest::FetchOffsets { .. }
         | GroupRequest::Describe(_)
+        | GroupRequest::DescribeConsumer(_)
         | GroupRequest::List(_) => false,
     }
 }

@@ -40,6 +40,18 @@ impl Join<'_> {
         fx.answer_now(self.token, reply);
     }
 
+    /// The id for a member that has none.
+    pub(in super::super) fn fresh_member_id(&self) -> MemberId {
+        let instance_id = self.body.group_instance_id.as_deref();
+        MemberId::fresh(&self.caller.client_id, instance_id, self.fresh_member_id)
+    }
+
+    /// Whether the member is first given an id and joins with that (KIP-394).
+    pub(in super::super) fn is_to_come_again(&self) -> bool {
+        let is_dynamic = self.body.group_instance_id.is_none();
+        self.body.member_id.is_empty() && is_dynamic && self.caller.api_version >= MEMBER_ID_REQUIRED
+    }
+
     fn parked(&self) -> Parked {
         Parked {
             token: self.token,
@@ -81,13 +93,12 @@ impl ClassicGroup {
     /// A member without an id.
     fn join_anew(&mut self, join: &Join<'_>, fx: &mut Effects<'_>) {
         let instance_id = join.body.group_instance_id.as_deref();
-        let client_id = join.caller.client_id.as_str();
-        let fresh = MemberId::fresh(client_id, instance_id, join.fresh_member_id);
+        let fresh = join.fresh_member_id();
         let place = instance_id.and_then(|id| self.static_members.get_key_value(id));
         if let Some((instance_id, old_id)) = place {
             let (instance_id, old_id) = (instance_id.clone(), old_id.clone());
             self.rejoin_static(join, &instance_id, &old_id, &fresh, fx);
-        } else if instance_id.is_none() && join.caller.api_version >= MEMBER_ID_REQUIRED {
+        } else if join.is_to_come_again() {
             let timeout = super::member::timeout(join.body.session_timeout_ms);
             fx.start_session(&self.id, &fresh, timeout);
             join.refuse(fresh.as_str(), ErrorCode::MemberIdRequired, fx);

@@ -9,20 +9,13 @@ use kafka_protocol::messages::{
 
 use super::super::{
     ids::{InstanceId, MemberId, wire},
-    records::MemberMetadata,
+    records::{MemberMetadata, SupportedProtocol},
     request::ReplyToken,
 };
 
-/// A protocol that a member supports, and what it says under it (a consumer: its subscription).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct SupportedProtocol {
-    pub(super) name: Arc<str>,
-    pub(super) metadata: Bytes,
-}
-
 /// Copies, so that a member does not keep its whole request alive. Of two protocols of one name the
 /// first counts.
-pub(super) fn supported(protocols: &[JoinGroupRequestProtocol]) -> Vec<SupportedProtocol> {
+pub(in super::super) fn supported(protocols: &[JoinGroupRequestProtocol]) -> Vec<SupportedProtocol> {
     let mut all: Vec<SupportedProtocol> = Vec::with_capacity(protocols.len());
     for protocol in protocols {
         if !all.iter().any(|known| *known.name == *protocol.name) {

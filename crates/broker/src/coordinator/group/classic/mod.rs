@@ -18,9 +18,9 @@
 mod join;
 mod leave;
 mod member;
+mod migrate;
 mod rebalance;
 mod roster;
-mod subscription;
 mod sync;
 
 use std::{
@@ -41,12 +41,16 @@ use self::member::Member;
 pub(super) use self::{
     join::Join,
     leave::{leaving, left},
+    member::supported,
+    migrate::Heir,
 };
 use super::{
     effects::Effects,
+    embedded,
     ids::{GenerationId, GroupId, InstanceId, MemberId, wire},
     records::{GroupMetadata, OffsetValue},
     request::GroupReply,
+    views::GroupKind,
 };
 
 /// What a group is doing.
@@ -113,9 +117,6 @@ pub(super) struct ClassicGroup {
 }
 
 impl ClassicGroup {
-    /// Kafka's name for its protocol.
-    pub(super) const TYPE: &'static str = "classic";
-
     /// A group of which nothing is known but its name.
     pub(super) fn new(id: GroupId) -> Self {
         Self {
@@ -226,14 +227,15 @@ impl ClassicGroup {
         let mut topics = BTreeSet::new();
         if let Some(protocol) = &self.protocol {
             for member in self.members.values() {
-                subscription::add_topics(&member.metadata(protocol), &mut topics)?;
+                embedded::add_topics(&member.metadata(protocol), &mut topics)?;
             }
         }
         Some(topics)
     }
 
-    fn is_of_consumers(&self) -> bool {
-        self.protocol_type.as_deref() == Some(subscription::CONSUMER)
+    /// Whether its members consume, rather than share other work.
+    pub(super) fn is_of_consumers(&self) -> bool {
+        self.protocol_type.as_deref() == Some(embedded::CONSUMER)
     }
 
     /// Whether members consume a topic; if that cannot be known, consumers are taken to.
@@ -264,7 +266,7 @@ impl ClassicGroup {
             .with_group_id(self.id.to_wire().into())
             .with_protocol_type(wire(self.protocol_type()))
             .with_group_state(StrBytes::from_static_str(self.state.name()))
-            .with_group_type(StrBytes::from_static_str(Self::TYPE))
+            .with_group_type(StrBytes::from_static_str(GroupKind::Classic.name()))
     }
 
     /// Ends the load: the members are expected to be heard of again.

@@ -182,8 +182,29 @@ impl ClassicGroup {
     /// Writes the generation down as it is and takes over what was written. False, and nothing is
     /// done, when it would not fit into a batch.
     pub(super) fn write_generation(&mut self, since_ms: Option<i64>, fx: &mut Effects<'_>) -> bool {
+        let record = Arc::new(self.to_record(since_ms));
+        let encoded = Change::Classic(self.id.clone(), Some(record.clone())).encode();
+        if encoded.size() > fx.config.max_records_bytes && !record.members.is_empty() {
+            return false;
+        }
+        fx.records([encoded]);
+        self.apply(Some(record));
+        true
+    }
+
+    /// Whether the generation as it is can be written down.
+    pub(in super::super) fn can_be_written(&self, fx: &Effects<'_>) -> bool {
+        if self.protocol.is_none() && !self.members.is_empty() {
+            return false;
+        }
+        let record = Arc::new(self.to_record(Some(fx.now.wall_ms)));
+        Change::Classic(self.id.clone(), Some(record)).encode().size() <= fx.config.max_records_bytes
+    }
+
+    /// The generation as the log will have it.
+    fn to_record(&self, since_ms: Option<i64>) -> GroupMetadata {
         let protocol = self.protocol.as_deref();
-        let record = Arc::new(GroupMetadata {
+        GroupMetadata {
             protocol_type: Arc::from(self.protocol_type()),
             generation: self.generation,
             protocol: self.protocol.clone(),
@@ -194,14 +215,6 @@ impl ClassicGroup {
                 .values()
                 .map(|member| member.to_record(protocol.unwrap_or_default()))
                 .collect(),
-        });
-        let change = Change::Classic(self.id.clone(), Some(record.clone()));
-        let encoded = change.encode();
-        if encoded.size() > fx.config.max_records_bytes && !record.members.is_empty() {
-            return false;
         }
-        fx.records([encoded]);
-        self.apply(Some(record));
-        true
     }
 }

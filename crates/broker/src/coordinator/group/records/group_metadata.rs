@@ -132,7 +132,7 @@ impl GroupMetadata {
         writer.nullable_string(self.protocol.as_deref());
         writer.nullable_string(self.leader.as_ref().map(MemberId::as_str));
         writer.i64(self.state_timestamp_ms.unwrap_or(-1));
-        writer.i32(i32::try_from(self.members.len()).expect("fewer members than group.max.size"));
+        writer.count(self.members.len());
         for member in &self.members {
             member.write(&mut writer);
         }

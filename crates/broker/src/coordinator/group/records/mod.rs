@@ -1,22 +1,27 @@
 //! The records of `__consumer_offsets`, in Kafka's own schemas.
 //!
 //! A key begins with a version that also says what the record is about: 0 and 1 a committed offset,
-//! 2 a classic group, 3 to 8 groups of the KIP-848 protocol, later ones share and streams groups.
+//! 2 a classic group, 3 to 8 and 16 groups of the KIP-848 protocol, others share and streams groups.
 //! A value begins with the version of its own schema. A null value is a tombstone.
 //!
-//! Written are key 1 with value 3 (value 1 for an offset with an expiry of its own) and key 2 with
-//! value 3: what Kafka 4 writes. Read are all versions that Kafka 4 reads.
+//! Written are key 1 with value 3 (value 1 for an offset with an expiry of its own), key 2 with value 3, and
+//! keys 3 to 8 and 16 with value 0: what Kafka 4 writes. Read are all versions that Kafka 4 reads.
 
+mod consumer;
 mod group_metadata;
 mod offset_commit;
 #[cfg(test)]
 mod tests;
-mod wire;
+pub(super) mod wire;
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 
+pub use consumer::{
+    ClassicProtocols, ConsumerChange, ConsumerGroupMetadata, CurrentAssignment, MemberState,
+    MemberSubscription, PartitionMetadata, ResolvedPattern, SupportedProtocol, TopicMetadata,
+};
 pub use group_metadata::{GroupMetadata, MemberMetadata};
 pub use offset_commit::{OffsetKey, OffsetValue};
 
@@ -71,6 +76,12 @@ pub enum RecordError {
     /// A group with the same member or the same static member twice, or members without a protocol.
     #[error("the group in the record contradicts itself")]
     Inconsistent,
+    /// No group or member is ever in such an epoch.
+    #[error("the record has an epoch {0}")]
+    Epoch(i32),
+    /// No topic has such a partition.
+    #[error("the record has a partition {0}")]
+    Partition(i32),
 }
 
 /// A change of one key's state: what a record means.
@@ -80,6 +91,8 @@ pub enum Change {
     Offset(OffsetKey, Option<OffsetValue>),
     /// A classic group was written down, or (`None`) deleted.
     Classic(GroupId, Option<Arc<GroupMetadata>>),
+    /// Something about a group of the KIP-848 protocol.
+    Consumer(GroupId, ConsumerChange),
 }
 
 impl Change {
@@ -87,7 +100,7 @@ impl Change {
     pub fn group(&self) -> &GroupId {
         match self {
             Self::Offset(key, _) => &key.group,
-            Self::Classic(group, _) => group,
+            Self::Classic(group, _) | Self::Consumer(group, _) => group,
         }
     }
 
@@ -108,6 +121,11 @@ impl Change {
                 let value = value.map(GroupMetadata::decode).transpose()?.map(Arc::new);
                 Ok(Self::Classic(group, value))
             }
+            _ if ConsumerChange::has_key(version) => {
+                let group = GroupId::from(reader.string()?);
+                let change = ConsumerChange::decode(version, reader, value)?;
+                Ok(Self::Consumer(group, change))
+            }
             _ => Err(RecordError::UnsupportedKey(version)),
         }
     }
@@ -125,6 +143,15 @@ impl Change {
                 key.i16(2);
                 key.string(group.as_str());
                 value.as_deref().map(GroupMetadata::encode)
+            }
+            Self::Consumer(group, change) => {
+                let (version, rest) = change.key();
+                key.i16(version);
+                key.string(group.as_str());
+                if let Some(rest) = rest {
+                    key.string(rest);
+                }
+                change.encode_value()
             }
         };
         CoordinatorRecord {

@@ -1,17 +1,19 @@
 //! Reads and writes the primitive types of Kafka's schemas, within the bytes that are there.
 
+use uuid::Uuid;
+
 use super::{super::ids::fits, RecordError};
 
 /// Walks foreign bytes; every length is checked against what is left before it is believed.
 #[derive(Debug)]
-pub(super) struct Reader<'a> {
+pub(in crate::coordinator::group) struct Reader<'a> {
     rest: &'a [u8],
     /// Whether strings, bytes and arrays have the compact form, and structures end in tagged fields.
-    pub(super) flexible: bool,
+    pub(in crate::coordinator::group) flexible: bool,
 }
 
 impl<'a> Reader<'a> {
-    pub(super) fn new(bytes: &'a [u8]) -> Self {
+    pub(in crate::coordinator::group) fn new(bytes: &'a [u8]) -> Self {
         Self {
             rest: bytes,
             flexible: false,
@@ -30,16 +32,24 @@ impl<'a> Reader<'a> {
         Ok(*taken)
     }
 
-    pub(super) fn i16(&mut self) -> Result<i16, RecordError> {
+    pub(in crate::coordinator::group) fn i8(&mut self) -> Result<i8, RecordError> {
+        self.array().map(i8::from_be_bytes)
+    }
+
+    pub(in crate::coordinator::group) fn i16(&mut self) -> Result<i16, RecordError> {
         self.array().map(i16::from_be_bytes)
     }
 
-    pub(super) fn i32(&mut self) -> Result<i32, RecordError> {
+    pub(in crate::coordinator::group) fn i32(&mut self) -> Result<i32, RecordError> {
         self.array().map(i32::from_be_bytes)
     }
 
-    pub(super) fn i64(&mut self) -> Result<i64, RecordError> {
+    pub(in crate::coordinator::group) fn i64(&mut self) -> Result<i64, RecordError> {
         self.array().map(i64::from_be_bytes)
+    }
+
+    pub(in crate::coordinator::group) fn uuid(&mut self) -> Result<Uuid, RecordError> {
+        self.array().map(Uuid::from_bytes)
     }
 
     /// An unsigned number of at most 32 bits, seven to a byte.
@@ -69,7 +79,7 @@ impl<'a> Reader<'a> {
     }
 
     /// A string that may be null.
-    pub(super) fn nullable_string(&mut self) -> Result<Option<&'a str>, RecordError> {
+    pub(in crate::coordinator::group) fn nullable_string(&mut self) -> Result<Option<&'a str>, RecordError> {
         let length = if self.flexible {
             self.compact_length()?
         } else {
@@ -88,23 +98,28 @@ impl<'a> Reader<'a> {
         }
     }
 
-    pub(super) fn string(&mut self) -> Result<&'a str, RecordError> {
+    pub(in crate::coordinator::group) fn string(&mut self) -> Result<&'a str, RecordError> {
         self.nullable_string()?.ok_or(RecordError::Null)
     }
 
-    pub(super) fn bytes(&mut self) -> Result<&'a [u8], RecordError> {
+    /// Bytes that may be null.
+    pub(in crate::coordinator::group) fn nullable_bytes(&mut self) -> Result<Option<&'a [u8]>, RecordError> {
         let length = if self.flexible {
             self.compact_length()?
         } else {
             let length = self.i32()?;
             Self::length(length)?
         };
-        self.take(length.ok_or(RecordError::Null)?)
+        length.map(|length| self.take(length)).transpose()
+    }
+
+    pub(in crate::coordinator::group) fn bytes(&mut self) -> Result<&'a [u8], RecordError> {
+        self.nullable_bytes()?.ok_or(RecordError::Null)
     }
 
     /// How many elements follow. They are not counted against the bytes: nothing may be reserved
     /// for them beforehand.
-    pub(super) fn count(&mut self) -> Result<usize, RecordError> {
+    pub(in crate::coordinator::group) fn count(&mut self) -> Result<usize, RecordError> {
         let count = if self.flexible {
             self.compact_length()?
         } else {
@@ -115,19 +130,31 @@ impl<'a> Reader<'a> {
     }
 
     /// Steps over tagged fields, none of which means anything to this version (KIP-482).
-    pub(super) fn tagged_fields(&mut self) -> Result<(), RecordError> {
+    pub(in crate::coordinator::group) fn tagged_fields(&mut self) -> Result<(), RecordError> {
+        self.known_tagged_fields(|_, _| Ok(()))
+    }
+
+    /// Walks tagged fields; those that mean nothing to `field` are to be passed over.
+    pub(in crate::coordinator::group) fn known_tagged_fields(
+        &mut self,
+        mut field: impl FnMut(u32, Self) -> Result<(), RecordError>,
+    ) -> Result<(), RecordError> {
         if self.flexible {
             for _ in 0..self.varint()? {
-                self.varint()?;
+                let tag = self.varint()?;
                 let size = self.varint()? as usize;
-                self.take(size)?;
+                let content = Reader {
+                    rest: self.take(size)?,
+                    flexible: true,
+                };
+                field(tag, content)?;
             }
         }
         Ok(())
     }
 
     /// Ends the walk; nothing may be left over.
-    pub(super) fn end(self) -> Result<(), RecordError> {
+    pub(in crate::coordinator::group) fn end(self) -> Result<(), RecordError> {
         if self.rest.is_empty() {
             Ok(())
         } else {
@@ -136,41 +163,107 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Writes the forms of the versions that are not flexible: no version that is written is.
+/// Writes the primitive types. What is too long for a record is refused where it comes in.
 #[derive(Debug, Default)]
-pub(super) struct Writer(Vec<u8>);
+pub(in crate::coordinator::group) struct Writer {
+    written: Vec<u8>,
+    /// As [`Reader::flexible`].
+    pub(in crate::coordinator::group) flexible: bool,
+}
 
 impl Writer {
-    pub(super) fn i16(&mut self, value: i16) {
-        self.0.extend(value.to_be_bytes());
+    pub(in crate::coordinator::group) fn i8(&mut self, value: i8) {
+        self.written.extend(value.to_be_bytes());
     }
 
-    pub(super) fn i32(&mut self, value: i32) {
-        self.0.extend(value.to_be_bytes());
+    pub(in crate::coordinator::group) fn i16(&mut self, value: i16) {
+        self.written.extend(value.to_be_bytes());
     }
 
-    pub(super) fn i64(&mut self, value: i64) {
-        self.0.extend(value.to_be_bytes());
+    pub(in crate::coordinator::group) fn i32(&mut self, value: i32) {
+        self.written.extend(value.to_be_bytes());
     }
 
-    pub(super) fn string(&mut self, text: &str) {
-        self.i16(i16::try_from(text.len()).expect("longer strings are refused where they come in"));
-        self.0.extend(text.as_bytes());
+    pub(in crate::coordinator::group) fn i64(&mut self, value: i64) {
+        self.written.extend(value.to_be_bytes());
     }
 
-    pub(super) fn nullable_string(&mut self, text: Option<&str>) {
+    pub(in crate::coordinator::group) fn uuid(&mut self, value: Uuid) {
+        self.written.extend(value.as_bytes());
+    }
+
+    fn varint(&mut self, mut value: u32) {
+        while value >= 0x80 {
+            self.written.push((value & 0x7f) as u8 | 0x80);
+            value >>= 7;
+        }
+        self.written.push(value as u8);
+    }
+
+    /// A length in the compact form: one more than it is.
+    fn compact_length(&mut self, length: usize) {
+        self.varint(u32::try_from(length + 1).expect("a frame is smaller"));
+    }
+
+    pub(in crate::coordinator::group) fn string(&mut self, text: &str) {
+        if self.flexible {
+            self.compact_length(text.len());
+        } else {
+            self.i16(i16::try_from(text.len()).expect("longer strings are refused where they come in"));
+        }
+        self.written.extend(text.as_bytes());
+    }
+
+    pub(in crate::coordinator::group) fn nullable_string(&mut self, text: Option<&str>) {
         match text {
             Some(text) => self.string(text),
+            None if self.flexible => self.varint(0),
             None => self.i16(-1),
         }
     }
 
-    pub(super) fn bytes(&mut self, bytes: &[u8]) {
-        self.i32(i32::try_from(bytes.len()).expect("a frame is smaller"));
-        self.0.extend(bytes);
+    pub(in crate::coordinator::group) fn bytes(&mut self, bytes: &[u8]) {
+        self.count(bytes.len());
+        self.written.extend(bytes);
     }
 
-    pub(super) fn finish(self) -> bytes::Bytes {
-        self.0.into()
+    /// In place of bytes.
+    pub(in crate::coordinator::group) fn null_bytes(&mut self) {
+        if self.flexible {
+            self.varint(0);
+        } else {
+            self.i32(-1);
+        }
+    }
+
+    /// How many elements, or bytes, follow.
+    pub(in crate::coordinator::group) fn count(&mut self, count: usize) {
+        if self.flexible {
+            self.compact_length(count);
+        } else {
+            self.i32(i32::try_from(count).expect("a frame is smaller"));
+        }
+    }
+
+    /// Ends a structure without tagged fields.
+    pub(in crate::coordinator::group) fn no_tagged_fields(&mut self) {
+        self.varint(0);
+    }
+
+    /// Ends a structure with one tagged field.
+    pub(in crate::coordinator::group) fn tagged_field(&mut self, tag: u32, content: impl FnOnce(&mut Self)) {
+        let mut field = Self {
+            written: Vec::new(),
+            flexible: true,
+        };
+        content(&mut field);
+        self.varint(1);
+        self.varint(tag);
+        self.varint(u32::try_from(field.written.len()).expect("a frame is smaller"));
+        self.written.extend(field.written);
+    }
+
+    pub(in crate::coordinator::group) fn finish(self) -> bytes::Bytes {
+        self.written.into()
     }
 }

@@ -1,10 +1,14 @@
 //! A shard on a bench: its log, its clock, and everything that was asked and answered.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use bytes::{Bytes, BytesMut};
 use kafka_protocol::{
     messages::{
+        ConsumerGroupDescribeResponse, ConsumerGroupHeartbeatRequest, ConsumerGroupHeartbeatResponse,
         DeleteGroupsResponse, DescribeGroupsResponse, HeartbeatRequest, JoinGroupRequest, JoinGroupResponse,
         LeaveGroupRequest, ListGroupsResponse, OffsetCommitRequest, OffsetFetchResponse, SyncGroupRequest,
         SyncGroupResponse,
@@ -16,12 +20,12 @@ use kafka_protocol::{
     },
     protocol::{Encodable, StrBytes},
 };
-use protocol::ErrorCode;
+use protocol::{ErrorCode, TopicId, TopicName};
 use uuid::Uuid;
 
 use crate::coordinator::group::{
     Answer, Barrier, Caller, CoordinatorRecord, GroupConfig, GroupReply, GroupRequest, GroupShard, Now,
-    Outcome, ReplyToken,
+    Outcome, ReplyToken, TopicView, TopicsView, embedded::Subscription,
 };
 
 pub(super) const SESSION_MS: i32 = 10_000;
@@ -32,15 +36,17 @@ pub(super) fn text(text: &str) -> StrBytes {
     StrBytes::from_string(text.to_owned())
 }
 
+/// The identity of a topic of this name.
+pub(super) fn topic_id(name: &str) -> TopicId {
+    TopicId(Uuid::from_u128(
+        name.bytes().fold(1, |id, byte| id << 8 | u128::from(byte)),
+    ))
+}
+
 /// What a consumer says that wants these topics.
 pub(super) fn subscription(topics: &[&str]) -> Bytes {
-    let mut bytes = vec![0, 1];
-    bytes.extend(i32::try_from(topics.len()).expect("few").to_be_bytes());
-    for topic in topics {
-        bytes.extend(i16::try_from(topic.len()).expect("short").to_be_bytes());
-        bytes.extend(topic.as_bytes());
-    }
-    bytes.into()
+    let topics = topics.iter().map(|topic| Arc::from(*topic)).collect();
+    Subscription::write(&topics)
 }
 
 /// The error of an answer; of one about several things, the first.
@@ -53,6 +59,8 @@ pub(super) fn error_of(reply: &GroupReply) -> ErrorCode {
             Some(member) if reply.error_code == 0 => member.error_code,
             _ => reply.error_code,
         },
+        GroupReply::ConsumerHeartbeat(reply) => reply.error_code,
+        GroupReply::DescribeConsumer(reply) => reply.error_code,
         GroupReply::CommitOffsets(reply) => reply.topics[0].partitions[0].error_code,
         GroupReply::FetchOffsets(reply) => reply.error_code,
         GroupReply::DeleteOffsets(reply) => match reply.topics.first() {
@@ -157,6 +165,9 @@ pub(super) struct Bench {
     pub(super) now: Now,
     /// All records that were returned, in order.
     pub(super) log: Vec<CoordinatorRecord>,
+    /// How long the log was after each outcome: the records of one are one batch.
+    pub(super) batches: Vec<usize>,
+    view: Arc<TopicsView>,
     /// The answers that were given, with the length of the log that they wait for.
     pub(super) answers: BTreeMap<ReplyToken, (Answer, usize)>,
     versions: BTreeMap<ReplyToken, i16>,
@@ -180,6 +191,8 @@ impl Bench {
             shard,
             now,
             log: Vec::new(),
+            batches: Vec::new(),
+            view: Arc::default(),
             answers: BTreeMap::new(),
             versions: BTreeMap::new(),
             replays_every_outcome: true,
@@ -188,6 +201,7 @@ impl Bench {
 
     fn absorb(&mut self, outcome: Outcome) {
         self.log.extend(outcome.records);
+        self.batches.push(self.log.len());
         for answer in outcome.replies {
             self.take(answer);
         }
@@ -293,12 +307,46 @@ impl Bench {
 
     /// Ends this coordinator; another one begins with what is in the log.
     pub(super) fn fail_over(&mut self) {
-        let next = self.replayed();
+        let mut next = self.replayed();
+        next.topics_changed(self.view.clone());
         let old = std::mem::replace(&mut self.shard, next);
         for answer in old.unload() {
             self.take(answer);
         }
         self.shard.loaded(self.now);
+    }
+
+    /// Topics with so many partitions each; their identities are [`topic_id`]s.
+    pub(super) fn set_topics(&mut self, topics: &[(&str, usize)]) {
+        let topics = topics.iter().map(|(name, partitions)| {
+            let racks = vec![BTreeSet::new(); *partitions];
+            TopicView::new(topic_id(name), TopicName::new(name).expect("a name"), racks)
+        });
+        self.view = Arc::new(topics.collect());
+        self.shard.topics_changed(self.view.clone());
+    }
+
+    pub(super) fn topic_name(&self, id: Uuid) -> String {
+        let topic = self.view.topic_by_id(TopicId(id));
+        topic.expect("assigned topics are there").name.to_string()
+    }
+
+    /// Sends a ConsumerGroupHeartbeat, which is answered at once.
+    pub(super) fn beat(&mut self, body: ConsumerGroupHeartbeatRequest) -> ConsumerGroupHeartbeatResponse {
+        let token = self.send_beat(1, body);
+        match self.answer(token) {
+            Some(GroupReply::ConsumerHeartbeat(reply)) => reply,
+            other => panic!("no ConsumerGroupHeartbeat: {other:?}"),
+        }
+    }
+
+    pub(super) fn send_beat(&mut self, version: i16, body: ConsumerGroupHeartbeatRequest) -> ReplyToken {
+        let fresh_member_id = Uuid::from_u128(self.versions.len() as u128);
+        let request = GroupRequest::ConsumerHeartbeat {
+            body,
+            fresh_member_id,
+        };
+        self.send(version, request)
     }
 
     /// The requests that are not answered yet.
@@ -366,14 +414,16 @@ impl Bench {
 /// Whatever rests on records waits for them.
 fn check_barrier(answer: &Answer) {
     let shows_records = match &answer.reply {
-        GroupReply::Join(_) | GroupReply::Sync(_) | GroupReply::CommitOffsets(_) => {
-            error_of(&answer.reply) == ErrorCode::None
-        }
+        GroupReply::Join(_)
+        | GroupReply::Sync(_)
+        | GroupReply::ConsumerHeartbeat(_)
+        | GroupReply::CommitOffsets(_) => error_of(&answer.reply) == ErrorCode::None,
         GroupReply::Heartbeat(_) => false,
         GroupReply::Leave(_)
         | GroupReply::FetchOffsets(_)
         | GroupReply::DeleteOffsets(_)
         | GroupReply::Describe(_)
+        | GroupReply::DescribeConsumer(_)
         | GroupReply::List(_)
         | GroupReply::Delete(_) => error_of(&answer.reply) == ErrorCode::None,
     };
@@ -390,6 +440,10 @@ fn encode(reply: &GroupReply, version: i16) {
         GroupReply::Sync(reply) => reply.encode(&mut bytes, version),
         GroupReply::Heartbeat(reply) => reply.encode(&mut bytes, version),
         GroupReply::Leave(reply) => reply.encode(&mut bytes, version),
+        GroupReply::ConsumerHeartbeat(reply) => reply.encode(&mut bytes, version),
+        GroupReply::DescribeConsumer(reply) => ConsumerGroupDescribeResponse::default()
+            .with_groups(vec![reply])
+            .encode(&mut bytes, version),
         GroupReply::CommitOffsets(reply) => reply.encode(&mut bytes, version),
         GroupReply::FetchOffsets(reply) => OffsetFetchResponse::default()
             .with_groups(vec![reply])

@@ -1,6 +1,7 @@
 //! The shard as its clients and its log see it.
 
 mod bench;
+mod consumer;
 mod failover;
 mod offsets;
 mod rebalance;

@@ -1,0 +1,196 @@
+//! Who is to have what: the group's epoch, the target assignment of that epoch, and the way to it.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use protocol::{ErrorCode, PartitionIndex, TopicId};
+
+use super::{
+    ConsumerGroup,
+    reconcile::{MustRejoin, Step},
+    refusal::Refusal,
+};
+use crate::coordinator::group::{
+    assignor::{Assignment, AssignorKind, MemberSpec, Problem},
+    config::GroupConfig,
+    effects::Effects,
+    ids::MemberId,
+    records::{ConsumerChange, ConsumerGroupMetadata, MemberState, MemberSubscription},
+    timers::TimerKey,
+    topics::TopicsView,
+};
+
+impl ConsumerGroup {
+    /// Begins a new epoch if something changed, or if the topics look other than when the last one began.
+    pub(super) fn follow_topics(&mut self, changed: bool, fx: &mut Effects<'_>) {
+        let metadata_hash = self.hash_of(&fx.topics.view);
+        self.topics_seen = Some(fx.topics.version);
+        if !changed && metadata_hash == self.ledger.metadata_hash() {
+            return;
+        }
+        if self.records().partition_metadata.is_some() {
+            self.write(ConsumerChange::PartitionMetadata(None), fx);
+        }
+        let group = ConsumerGroupMetadata {
+            epoch: self.ledger.epoch().next(),
+            metadata_hash,
+        };
+        self.write(ConsumerChange::Group(Some(group)), fx);
+    }
+
+    /// Over the topics that members subscribe to, as far as they are there: the same on every broker. 0
+    /// when there is none.
+    fn hash_of(&self, view: &TopicsView) -> i64 {
+        let topics = self.ledger.topics().filter_map(|name| view.topic_by_name(name));
+        let hash = topics.fold(0_u64, |hash, topic| {
+            // A multiplication and a rotation, so that the order counts and nothing cancels out.
+            (hash ^ topic.metadata_hash)
+                .wrapping_mul(0x9e37_79b9_7f4a_7c15)
+                .rotate_left(31)
+        });
+        hash.cast_signed()
+    }
+
+    /// The assignor that most members ask for, or the first of the settings.
+    pub(super) fn assignor(&self, config: &GroupConfig) -> AssignorKind {
+        let mut votes: BTreeMap<AssignorKind, usize> = BTreeMap::new();
+        for (_, member) in self.ledger.members() {
+            let asked = member.server_assignor.as_deref().and_then(AssignorKind::by_name);
+            if let Some(kind) = asked.filter(|kind| config.consumer_assignors.contains(kind)) {
+                *votes.entry(kind).or_default() += 1;
+            }
+        }
+        let most = votes.values().max().copied();
+        let first = config.consumer_assignors.iter().copied();
+        let mut first = first.filter(|kind| votes.get(kind).copied() == most);
+        first.next().unwrap_or(AssignorKind::Uniform)
+    }
+
+    /// What a member subscribes to, by what is there.
+    fn wants(&self, member: &MemberSubscription, view: &TopicsView) -> BTreeSet<TopicId> {
+        let pattern = member.pattern.as_ref();
+        let resolved = pattern.and_then(|pattern| self.ledger.resolved(pattern));
+        let matched = resolved.iter().flat_map(|resolved| &resolved.topics);
+        let names = member.topics.iter().chain(matched);
+        names
+            .filter_map(|name| Some(view.topic_by_name(name)?.id))
+            .collect()
+    }
+
+    /// Computes the target assignment of the group's epoch and writes down what is new in it.
+    pub(super) fn assign(&mut self, fx: &mut Effects<'_>) -> Result<(), Refusal> {
+        let mut targets = self.targets(fx);
+        let mut changes = Vec::new();
+        for (id, _) in self.ledger.members() {
+            let mut target = targets.remove(id).unwrap_or_default();
+            target.retain(|_, partitions| !partitions.is_empty());
+            if self
+                .ledger
+                .target(id.as_str())
+                .is_none_or(|before| **before != target)
+            {
+                changes.push(ConsumerChange::Target(id.clone(), Some(Arc::new(target))));
+            }
+        }
+        if changes.iter().any(|change| !self.fits(change, fx)) {
+            return Err(Refusal::too_large("A member's assignment"));
+        }
+        for (id, records) in self.ledger.remainders() {
+            if records.current.is_some() {
+                changes.push(ConsumerChange::Current(id.clone(), None));
+            }
+            if records.target.is_some() {
+                changes.push(ConsumerChange::Target(id.clone(), None));
+            }
+        }
+        changes.push(ConsumerChange::TargetEpoch(Some(self.ledger.epoch())));
+        for change in changes {
+            self.write(change, fx);
+        }
+        Ok(())
+    }
+
+    fn targets(&self, fx: &Effects<'_>) -> BTreeMap<MemberId, Assignment> {
+        static NOTHING: Assignment = Assignment::new();
+        let view = &*fx.topics.view;
+        // Most groups subscribe to the same in all their members: then there is one set of topics.
+        let mut wanted: Vec<BTreeSet<TopicId>> = Vec::new();
+        let mut last: Option<&MemberSubscription> = None;
+        let mut members = Vec::with_capacity(self.members());
+        for (id, said) in self.ledger.members() {
+            let same = last.is_some_and(|last| last.topics == said.topics && last.pattern == said.pattern);
+            if !same {
+                wanted.push(self.wants(said, view));
+            }
+            last = Some(said);
+            members.push((id, said, wanted.len() - 1));
+        }
+        let members = members.into_iter().map(|(id, said, topics)| MemberSpec {
+            member: id,
+            instance: said.instance_id.as_ref(),
+            rack: said.rack_id.as_deref(),
+            topics: &wanted[topics],
+            assigned: self.ledger.target(id.as_str()).map_or(&NOTHING, AsRef::as_ref),
+        });
+        let problem = Problem {
+            members: members.collect(),
+            topics: view,
+        };
+        self.assignor(fx.config).assign(&problem)
+    }
+
+    /// Takes a member one step towards its target.
+    pub(super) fn reconcile(
+        &mut self,
+        id: &MemberId,
+        owned: Option<&Assignment>,
+        fx: &mut Effects<'_>,
+    ) -> Result<(), Refusal> {
+        let current = self.ledger.current(id.as_str());
+        let target = self.ledger.target(id.as_str()).cloned().unwrap_or_default();
+        let has = |assignment: &Assignment, topic: TopicId, partition: PartitionIndex| {
+            assignment
+                .get(&topic)
+                .is_some_and(|partitions| partitions.contains(&partition))
+        };
+        let step = Step {
+            current: &current,
+            target_epoch: self.ledger.target_epoch(),
+            target: &target,
+            owned,
+            held_by_others: |topic: TopicId, partition: PartitionIndex| {
+                let itself =
+                    has(&current.assigned, topic, partition) || has(&current.revoking, topic, partition);
+                self.ledger.holders(topic, partition) > usize::from(itself)
+            },
+        };
+        let next = step.take().map_err(|MustRejoin| {
+            Refusal::new(
+                ErrorCode::FencedMemberEpoch,
+                "The member is in an unknown state. It must abandon all its partitions and rejoin.",
+            )
+        })?;
+        let Some(next) = next else {
+            return Ok(());
+        };
+        let is_revoking = next.state == MemberState::UnrevokedPartitions;
+        let change = ConsumerChange::Current(id.clone(), Some(Arc::new(next)));
+        if !self.fits(&change, fx) {
+            return Err(Refusal::too_large("The member's assignment"));
+        }
+        self.write(change, fx);
+        // Members of the classic protocol have their time to join and to sync instead.
+        let timeout_ms = self
+            .ledger
+            .subscription(id.as_str())
+            .filter(|member| is_revoking && member.classic.is_none())
+            .map(|member| member.rebalance_timeout_ms);
+        match timeout_ms {
+            Some(timeout_ms) => self.expect_revocation(id, timeout_ms, fx),
+            None => fx.cancel(&TimerKey::Revocation(self.id.clone(), id.clone())),
+        }
+        Ok(())
+    }
+}

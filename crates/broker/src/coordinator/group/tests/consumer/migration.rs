@@ -1,0 +1,571 @@
+//! A group changes its protocol while it runs, and members of both are in it meanwhile.
+
+use bytes::Bytes;
+use kafka_protocol::messages::{JoinGroupRequest, JoinGroupResponse, SyncGroupResponse};
+use protocol::ErrorCode;
+
+use super::{Places, beats, bench, error, joins, owns, t, told};
+use crate::coordinator::group::{
+    GroupConfig, GroupKind, GroupReply, GroupRequest, MigrationPolicy,
+    tests::bench::{Bench, commit, error_of, heartbeat, join, leave, subscription, sync, text},
+};
+
+/// A cooperative consumer's subscription to `t`, owning these partitions of it.
+fn owning(partitions: &[i32]) -> Bytes {
+    let mut bytes = vec![0, 1, 0, 0, 0, 1, 0, 1, b't', 0xff, 0xff, 0xff, 0xff];
+    bytes.extend(i32::from(!partitions.is_empty()).to_be_bytes());
+    if !partitions.is_empty() {
+        bytes.extend(b"\0\x01t");
+        bytes.extend(i32::try_from(partitions.len()).expect("few").to_be_bytes());
+        for partition in partitions {
+            bytes.extend(partition.to_be_bytes());
+        }
+    }
+    bytes.into()
+}
+
+/// A JoinGroup to `t` that says what it owns.
+fn joins_classic(member: &str, owned: &[i32]) -> JoinGroupRequest {
+    let mut body = join(member, &["cooperative-sticky"]);
+    body.protocols[0].metadata = owning(owned);
+    body
+}
+
+/// An assignment of partitions of `t`, as a leader makes it.
+fn share(partitions: &[i32]) -> Bytes {
+    let mut bytes = vec![0, 1, 0, 0, 0, 1, 0, 1, b't'];
+    bytes.extend(i32::try_from(partitions.len()).expect("few").to_be_bytes());
+    for partition in partitions {
+        bytes.extend(partition.to_be_bytes());
+    }
+    bytes.extend([0xff; 4]);
+    bytes.into()
+}
+
+/// The partitions of `t` in a share.
+fn read(share: &Bytes) -> Vec<i32> {
+    if share.len() <= 10 {
+        return Vec::new();
+    }
+    let partitions = share[13..share.len() - 4].chunks(4);
+    partitions
+        .map(|bytes| i32::from_be_bytes(bytes.try_into().expect("four")))
+        .collect()
+}
+
+fn kind(bench: &Bench) -> GroupKind {
+    bench.shard.lag_view().groups[0].kind
+}
+
+/// Joins a group that answers at once.
+fn joined(bench: &mut Bench, version: i16, body: JoinGroupRequest) -> JoinGroupResponse {
+    let token = bench.send_join(version, body);
+    bench.joined(token)
+}
+
+fn synced(bench: &mut Bench, member: &str, generation: i32) -> SyncGroupResponse {
+    let token = bench.send(5, GroupRequest::Sync(sync(member, generation, &[])));
+    bench.synced(token)
+}
+
+fn beats_classic(bench: &mut Bench, member: &str, generation: i32) -> ErrorCode {
+    error_of(&bench.ask(4, GroupRequest::Heartbeat(heartbeat(member, generation))))
+}
+
+/// A stable classic group of two cooperative members of topic `t`, in generation 1.
+fn classic_group(bench: &mut Bench) -> [String; 2] {
+    let tokens = [(); 2].map(|()| bench.send_join(3, joins_classic("", &[])));
+    bench.pass(6_000);
+    let ids = tokens.map(|token| bench.joined(token).member_id.to_string());
+    bench.send(5, GroupRequest::Sync(sync(&ids[1], 1, &[])));
+    let mut body = sync(&ids[0], 1, &[(&ids[0], ""), (&ids[1], "")]);
+    body.assignments[0].assignment = share(&[0, 1, 2]);
+    body.assignments[1].assignment = share(&[3, 4, 5]);
+    assert_eq!(error_of(&bench.ask(5, GroupRequest::Sync(body))), ErrorCode::None);
+    assert_eq!((bench.state(), bench.open()), ("Stable", 0));
+    ids
+}
+
+#[test]
+fn a_classic_group_is_upgraded_and_its_members_go_on() {
+    let mut bench = bench();
+    let [a, b] = classic_group(&mut bench);
+    bench.ask(8, GroupRequest::CommitOffsets(commit(&a, 1, "t", 5)));
+    // The new member gets nothing that others hold.
+    let reply = bench.beat(joins("c", &["t"]));
+    assert_eq!(told(&bench, &reply), (2, Some(Places::new())));
+    assert_eq!(
+        (kind(&bench), bench.state()),
+        (GroupKind::Consumer, "Reconciling")
+    );
+    assert_eq!(bench.committed("t"), 5);
+    // A commit in what is still the member's generation is good.
+    let reply = bench.ask(8, GroupRequest::CommitOffsets(commit(&a, 1, "t", 6)));
+    assert_eq!(error_of(&reply), ErrorCode::None);
+    let reply = bench.ask(8, GroupRequest::CommitOffsets(commit(&a, 2, "t", 7)));
+    assert_eq!(error_of(&reply), ErrorCode::IllegalGeneration);
+    // Classic members are told to join again, give up, and join once more.
+    let mut shares = Vec::new();
+    for (id, owned) in [(&a, [0, 1, 2]), (&b, [3, 4, 5])] {
+        assert_eq!(beats_classic(&mut bench, id, 1), ErrorCode::RebalanceInProgress);
+        let reply = joined(&mut bench, 9, joins_classic(id, &owned));
+        assert_eq!((reply.error_code, reply.generation_id), (0, 1));
+        assert_eq!(reply.protocol_type.as_deref(), Some("consumer"));
+        assert_eq!(reply.protocol_name.as_deref(), Some("cooperative-sticky"));
+        assert_ne!(reply.leader, reply.member_id);
+        let kept = read(&synced(&mut bench, id, 1).assignment);
+        assert_eq!(kept.len(), 2);
+        assert_eq!(beats_classic(&mut bench, id, 1), ErrorCode::RebalanceInProgress);
+        let reply = joined(&mut bench, 9, joins_classic(id, &kept));
+        assert_eq!((reply.error_code, reply.generation_id), (0, 2));
+        assert_eq!(read(&synced(&mut bench, id, 2).assignment), kept);
+        assert_eq!(beats_classic(&mut bench, id, 2), ErrorCode::None);
+        shares.extend(kept);
+    }
+    let reply = bench.beat(beats("c", 2));
+    let (epoch, given) = told(&bench, &reply);
+    shares.extend(given.expect("it is free").remove("t").expect("its topic"));
+    shares.sort_unstable();
+    assert_eq!((epoch, shares), (2, vec![0, 1, 2, 3, 4, 5]));
+    assert_eq!(bench.state(), "Stable");
+}
+
+#[test]
+fn a_consumer_group_is_downgraded_when_its_last_member_leaves_the_classic_ones_alone() {
+    let mut bench = bench();
+    let [a, b] = classic_group(&mut bench);
+    bench.beat(joins("c", &["t"]));
+    bench.beat(beats("c", -1));
+    assert_eq!(
+        (kind(&bench), bench.state()),
+        (GroupKind::Classic, "PreparingRebalance")
+    );
+    for id in [&a, &b] {
+        // One that is in an older epoch is told so, one that is not to join again.
+        let error = beats_classic(&mut bench, id, 1);
+        assert_eq!(error, ErrorCode::IllegalGeneration);
+        assert_eq!(beats_classic(&mut bench, id, 2), ErrorCode::RebalanceInProgress);
+    }
+    let tokens = [&a, &b].map(|id| bench.send_join(9, joins_classic(id, &[])));
+    let generations = tokens.map(|token| bench.joined(token).generation_id);
+    assert_eq!(generations, [3, 3]);
+    assert_eq!(bench.state(), "CompletingRebalance");
+}
+
+#[test]
+fn a_downgrade_that_the_coordinator_does_not_live_to_end_goes_on() {
+    let mut bench = bench();
+    let [a, b] = classic_group(&mut bench);
+    bench.beat(joins("c", &["t"]));
+    for (id, owned) in [(&a, [0, 1, 2]), (&b, [3, 4, 5])] {
+        joined(&mut bench, 9, joins_classic(id, &owned));
+        let kept = read(&synced(&mut bench, id, 1).assignment);
+        joined(&mut bench, 9, joins_classic(id, &kept));
+        synced(&mut bench, id, 2);
+    }
+    bench.beat(beats("c", 2));
+    bench.beat(beats("c", -1));
+    bench.fail_over();
+    // As far as the log goes the member is still there: it is missed when its session ends.
+    assert_eq!((kind(&bench), bench.state()), (GroupKind::Classic, "Stable"));
+    for _ in 0..9 {
+        bench.pass(5_000);
+        for id in [&a, &b] {
+            beats_classic(&mut bench, id, 2);
+        }
+    }
+    bench.pass(1_000);
+    assert_eq!(bench.state(), "PreparingRebalance");
+    let tokens = [&a, &b].map(|id| bench.send_join(9, joins_classic(id, &[])));
+    assert_eq!(bench.joined(tokens[0]).members.len(), 2);
+}
+
+#[test]
+fn a_rebalance_that_is_under_way_ends_with_the_upgrade() {
+    let mut bench = bench();
+    let [a, b] = classic_group(&mut bench);
+    let waiting = bench.send_join(9, joins_classic(&a, &[0, 1, 2]));
+    assert_eq!(bench.state(), "PreparingRebalance");
+    bench.beat(joins("c", &["t"]));
+    assert_eq!(bench.error(waiting), Some(ErrorCode::RebalanceInProgress));
+    assert_eq!(kind(&bench), GroupKind::Consumer);
+    // No timer of the classic group is left.
+    bench.beat(beats("c", -1));
+    bench.pass(200_000);
+    assert!(["Dead", "Empty"].contains(&bench.state()), "{}", bench.state());
+    assert_eq!(beats_classic(&mut bench, &b, 1), ErrorCode::UnknownMemberId);
+}
+
+#[test]
+fn members_that_joined_and_know_nothing_yet_are_told_to_join_again() {
+    let mut bench = bench();
+    let first = bench.send_join(3, joins_classic("", &[]));
+    let second = bench.send_join(9, joins_classic("", &[]));
+    let id = bench.joined(second).member_id;
+    assert_eq!(bench.error(second), Some(ErrorCode::MemberIdRequired));
+    let second = bench.send_join(9, joins_classic(&id, &[]));
+    bench.beat(joins("c", &["t"]));
+    for token in [first, second] {
+        assert_eq!(bench.error(token), Some(ErrorCode::RebalanceInProgress));
+    }
+    let described = bench.shard.lag_view().groups[0].clone();
+    assert_eq!((described.kind, described.members), (GroupKind::Consumer, 1));
+    let reply = joined(&mut bench, 9, joins_classic(&id, &[]));
+    assert_eq!((reply.error_code, reply.generation_id), (0, 2));
+}
+
+#[test]
+fn an_empty_group_is_of_whatever_protocol_the_next_member_speaks() {
+    let mut bench = bench();
+    let ids = classic_group(&mut bench);
+    for id in &ids {
+        bench.ask(5, GroupRequest::Leave(leave(id, None)));
+    }
+    bench.ask(8, GroupRequest::CommitOffsets(commit("", -1, "t", 5)));
+    let reply = bench.beat(joins("c", &["t"]));
+    assert_eq!(told(&bench, &reply), (1, Some(t(&[0, 1, 2, 3, 4, 5]))));
+    bench.beat(beats("c", -1));
+    let reply = joined(&mut bench, 9, joins_classic("unknown", &[]));
+    assert_eq!(reply.error_code, ErrorCode::UnknownMemberId.code());
+    assert_eq!(kind(&bench), GroupKind::Consumer);
+    let token = bench.send_join(3, joins_classic("", &[]));
+    assert_eq!(
+        (kind(&bench), bench.state()),
+        (GroupKind::Classic, "PreparingRebalance")
+    );
+    bench.pass(6_000);
+    assert_eq!(bench.joined(token).generation_id, 1);
+    assert_eq!(bench.committed("t"), 5);
+    bench.fail_over();
+    assert_eq!(bench.committed("t"), 5);
+}
+
+#[test]
+fn the_policy_says_which_way_a_group_may_go() {
+    for (policy, upgrades, downgrades) in [
+        (MigrationPolicy::Disabled, false, false),
+        (MigrationPolicy::Upgrade, true, false),
+        (MigrationPolicy::Downgrade, false, true),
+        (MigrationPolicy::Bidirectional, true, true),
+    ] {
+        let mut bench = bench();
+        classic_group(&mut bench);
+        bench.shard.configure(GroupConfig {
+            consumer_migration_policy: policy,
+            ..GroupConfig::default()
+        });
+        let refused = error(&bench.beat(joins("c", &["t"])));
+        let expected = if upgrades {
+            ErrorCode::None
+        } else {
+            ErrorCode::GroupIdNotFound
+        };
+        assert_eq!(refused, expected, "{policy:?}");
+        if !upgrades {
+            assert_eq!((kind(&bench), bench.state()), (GroupKind::Classic, "Stable"));
+            bench.shard.configure(GroupConfig::default());
+            bench.beat(joins("c", &["t"]));
+            bench.shard.configure(GroupConfig {
+                consumer_migration_policy: policy,
+                ..GroupConfig::default()
+            });
+        }
+        bench.beat(beats("c", -1));
+        let expected = if downgrades {
+            GroupKind::Classic
+        } else {
+            GroupKind::Consumer
+        };
+        assert_eq!(kind(&bench), expected, "{policy:?}");
+        assert_eq!(MigrationPolicy::by_name(policy.name()), Some(policy));
+    }
+    assert_eq!(MigrationPolicy::by_name("sideways"), None);
+}
+
+#[test]
+fn what_cannot_be_a_consumer_group_stays_classic() {
+    // Not consumers.
+    let mut bench = bench();
+    bench.send_join(3, join("", &["range"]).with_protocol_type(text("connect")));
+    bench.pass(6_000);
+    assert_eq!(error(&bench.beat(joins("c", &["t"]))), ErrorCode::GroupIdNotFound);
+    assert_eq!(kind(&bench), GroupKind::Classic);
+    // Consumers whose subscriptions cannot be read.
+    let mut bench = self::bench();
+    let mut body = join("", &["range"]);
+    body.protocols[0].metadata = Bytes::from_static(b"\0");
+    bench.send_join(3, body);
+    bench.pass(6_000);
+    assert_eq!(error(&bench.beat(joins("c", &["t"]))), ErrorCode::GroupIdNotFound);
+    // More than a consumer group may have.
+    let mut bench = self::bench();
+    classic_group(&mut bench);
+    bench.shard.configure(GroupConfig {
+        consumer_group_max_size: 2,
+        ..GroupConfig::default()
+    });
+    assert_eq!(
+        error(&bench.beat(joins("c", &["t"]))),
+        ErrorCode::GroupMaxSizeReached
+    );
+    // A member that is refused brings nothing about.
+    bench.shard.configure(GroupConfig::default());
+    let bad = joins("c", &["t"]).with_subscribed_topic_regex(Some(text("(")));
+    assert_eq!(error(&bench.beat(bad)), ErrorCode::InvalidRegularExpression);
+    // What it leaves would not fit one batch.
+    bench.shard.configure(GroupConfig {
+        max_records_bytes: 400,
+        ..GroupConfig::default()
+    });
+    assert_eq!(
+        error(&bench.beat(joins("c", &["t"]))),
+        ErrorCode::UnknownServerError
+    );
+    assert_eq!((kind(&bench), bench.state()), (GroupKind::Classic, "Stable"));
+}
+
+#[test]
+fn classic_members_join_a_consumer_group() {
+    let mut bench = bench();
+    bench.beat(joins("c", &["t"]));
+    let reply = joined(&mut bench, 9, joins_classic("", &[]));
+    assert_eq!(reply.error_code, ErrorCode::MemberIdRequired.code());
+    let id = reply.member_id.to_string();
+    let reply = joined(&mut bench, 9, joins_classic(&id, &[]));
+    assert_eq!((reply.error_code, reply.generation_id), (0, 2));
+    let reply = synced(&mut bench, &id, 2);
+    assert_eq!(read(&reply.assignment), Vec::<i32>::new());
+    assert_eq!(beats_classic(&mut bench, &id, 2), ErrorCode::None);
+    let reply = bench.beat(beats("c", 1));
+    let share = told(&bench, &reply).1.expect("it is to give up");
+    bench.beat(owns("c", 1, &share));
+    // What it waits for is free: it is to fetch it.
+    assert_eq!(beats_classic(&mut bench, &id, 2), ErrorCode::RebalanceInProgress);
+    let reply = joined(&mut bench, 9, joins_classic(&id, &[]));
+    assert_eq!((reply.error_code, reply.generation_id), (0, 2));
+    assert_eq!(read(&synced(&mut bench, &id, 2).assignment).len(), 3);
+    assert_eq!(beats_classic(&mut bench, &id, 2), ErrorCode::None);
+    assert_eq!(bench.state(), "Stable");
+    // It leaves in its own way, and not in that of others.
+    assert_eq!(
+        error_of(&bench.ask(5, GroupRequest::Leave(leave("c", None)))),
+        ErrorCode::UnknownMemberId
+    );
+    assert_eq!(
+        error_of(&bench.ask(5, GroupRequest::Leave(leave(&id, None)))),
+        ErrorCode::None
+    );
+    let reply = bench.beat(beats("c", 2));
+    assert_eq!(told(&bench, &reply), (3, Some(t(&[0, 1, 2, 3, 4, 5]))));
+}
+
+#[test]
+fn what_a_classic_member_may_not_do_in_a_consumer_group_is_refused() {
+    let mut bench = bench();
+    bench.beat(joins("c", &["t"]));
+    let id = joined(&mut bench, 3, joins_classic("", &[]))
+        .member_id
+        .to_string();
+    for (body, expected) in [
+        (
+            joins_classic("", &[]).with_protocol_type(text("connect")),
+            ErrorCode::InconsistentGroupProtocol,
+        ),
+        (join("", &["another"]), ErrorCode::InconsistentGroupProtocol),
+        (join("", &[]), ErrorCode::InconsistentGroupProtocol),
+        (
+            joins_classic("x", &[]).with_group_instance_id(Some(text("i"))),
+            ErrorCode::UnknownMemberId,
+        ),
+        (
+            joins_classic("", &[]).with_session_timeout_ms(1),
+            ErrorCode::InvalidSessionTimeout,
+        ),
+    ] {
+        assert_eq!(joined(&mut bench, 5, body).error_code, expected.code());
+    }
+    let mut syncs = |body| error_of(&bench.ask(5, GroupRequest::Sync(body)));
+    assert_eq!(syncs(sync("x", 2, &[])), ErrorCode::UnknownMemberId);
+    assert_eq!(syncs(sync("c", 1, &[])), ErrorCode::UnknownMemberId);
+    assert_eq!(syncs(sync(&id, 1, &[])), ErrorCode::IllegalGeneration);
+    let other_type = sync(&id, 2, &[]).with_protocol_type(Some(text("connect")));
+    assert_eq!(syncs(other_type), ErrorCode::InconsistentGroupProtocol);
+    let other_name = sync(&id, 2, &[]).with_protocol_name(Some(text("range")));
+    assert_eq!(syncs(other_name), ErrorCode::InconsistentGroupProtocol);
+    assert_eq!(syncs(sync(&id, 2, &[])), ErrorCode::None);
+    assert_eq!(beats_classic(&mut bench, "x", 2), ErrorCode::UnknownMemberId);
+    assert_eq!(beats_classic(&mut bench, "c", 1), ErrorCode::UnknownMemberId);
+    assert_eq!(beats_classic(&mut bench, &id, 1), ErrorCode::IllegalGeneration);
+    bench.beat(joins("d", &["t"]));
+    let reply = bench.ask(5, GroupRequest::Sync(sync(&id, 2, &[])));
+    assert_eq!(error_of(&reply), ErrorCode::RebalanceInProgress);
+}
+
+/// A consumer group of member `c` and a classic one, whose id and generation are returned.
+fn with_classic_member(bench: &mut Bench) -> (String, i32) {
+    bench.beat(joins("c", &["t"]));
+    let reply = joined(bench, 3, joins_classic("", &[]));
+    (reply.member_id.to_string(), reply.generation_id)
+}
+
+/// Lets 35 s pass, with heartbeats of both members of [`with_classic_member`].
+fn wait(bench: &mut Bench, id: &str, generation: i32) {
+    for _ in 0..7 {
+        beats_classic(bench, id, generation);
+        bench.beat(beats("c", 1));
+        bench.pass(5_000);
+    }
+}
+
+#[test]
+fn a_classic_member_that_does_not_join_again_in_time_is_removed() {
+    let mut bench = bench();
+    let (id, generation) = with_classic_member(&mut bench);
+    synced(&mut bench, &id, generation);
+    wait(&mut bench, &id, generation);
+    assert_eq!(beats_classic(&mut bench, &id, generation), ErrorCode::None);
+    bench.beat(joins("d", &["t"]));
+    assert_eq!(
+        beats_classic(&mut bench, &id, generation),
+        ErrorCode::RebalanceInProgress
+    );
+    for _ in 0..7 {
+        beats_classic(&mut bench, &id, generation);
+        bench.pass(5_000);
+    }
+    assert_eq!(
+        beats_classic(&mut bench, &id, generation),
+        ErrorCode::UnknownMemberId
+    );
+}
+
+#[test]
+fn a_classic_member_that_does_not_sync_in_time_is_removed() {
+    let mut bench = bench();
+    let (id, generation) = with_classic_member(&mut bench);
+    wait(&mut bench, &id, generation);
+    assert_eq!(
+        beats_classic(&mut bench, &id, generation),
+        ErrorCode::UnknownMemberId
+    );
+}
+
+#[test]
+fn a_classic_member_that_is_not_heard_of_is_removed() {
+    let mut bench = bench();
+    let (id, generation) = with_classic_member(&mut bench);
+    synced(&mut bench, &id, generation);
+    bench.pass(9_000);
+    assert_eq!(beats_classic(&mut bench, &id, generation), ErrorCode::None);
+    bench.pass(11_000);
+    assert_eq!(
+        beats_classic(&mut bench, &id, generation),
+        ErrorCode::UnknownMemberId
+    );
+}
+
+#[test]
+fn static_members_change_their_protocol_and_keep_their_place() {
+    let mut bench = bench();
+    let as_i = |body: JoinGroupRequest| body.with_group_instance_id(Some(text("i")));
+    bench.beat(joins("c", &["t"]));
+    let reply = joined(&mut bench, 9, as_i(joins_classic("", &[])));
+    assert_eq!(reply.error_code, 0);
+    let old = reply.member_id.to_string();
+    let reply = bench.beat(beats("c", 1));
+    let share = told(&bench, &reply).1.expect("it is to give up");
+    bench.beat(owns("c", 1, &share));
+    joined(&mut bench, 9, as_i(joins_classic(&old, &[])));
+    let mine = read(&synced(&mut bench, &old, 2).assignment);
+    assert_eq!((mine.len(), bench.state()), (3, "Stable"));
+    // Restarted with the new protocol: no rebalance.
+    let reply = bench.beat(joins("n", &["t"]).with_instance_id(Some(text("i"))));
+    assert_eq!(told(&bench, &reply), (2, Some(t(&mine))));
+    assert_eq!(beats_classic(&mut bench, &old, 2), ErrorCode::UnknownMemberId);
+    // And back.
+    let reply = joined(&mut bench, 9, as_i(joins_classic("", &[])));
+    assert_eq!((reply.error_code, reply.generation_id), (0, 2));
+    assert_eq!(read(&synced(&mut bench, &reply.member_id, 2).assignment), mine);
+    // The last one of the new protocol goes back: so does the group.
+    bench.beat(beats("c", -1));
+    assert_eq!(kind(&bench), GroupKind::Classic);
+}
+
+#[test]
+fn the_last_member_may_be_replaced_by_one_of_the_classic_protocol() {
+    for others in [false, true] {
+        let mut bench = bench();
+        let as_i = |body: JoinGroupRequest| body.with_group_instance_id(Some(text("i")));
+        bench.beat(joins("c", &["t"]).with_instance_id(Some(text("i"))));
+        let other = others.then(|| {
+            joined(&mut bench, 3, joins_classic("", &[]))
+                .member_id
+                .to_string()
+        });
+        let token = bench.send_join(9, as_i(joins_classic("", &[])));
+        assert_eq!(
+            (kind(&bench), bench.state()),
+            (GroupKind::Classic, "PreparingRebalance")
+        );
+        let other = other.map(|id| bench.send_join(9, joins_classic(&id, &[])));
+        bench.pass(6_000);
+        assert_eq!(bench.error(token), Some(ErrorCode::None));
+        if let Some(joined) = other {
+            assert_eq!(
+                bench.joined(joined).generation_id,
+                bench.joined(token).generation_id
+            );
+        }
+        let gone = beats("c", 1).with_instance_id(Some(text("i")));
+        assert_eq!(error(&bench.beat(gone)), ErrorCode::GroupIdNotFound);
+    }
+}
+
+#[test]
+fn eager_members_give_everything_up_when_they_join() {
+    let mut bench = bench();
+    let ids = {
+        let tokens = [(); 2].map(|()| bench.send_join(3, join("", &["range"])));
+        bench.pass(6_000);
+        tokens.map(|token| bench.joined(token).member_id.to_string())
+    };
+    bench.send(5, GroupRequest::Sync(sync(&ids[1], 1, &[])));
+    let mut body = sync(&ids[0], 1, &[(&ids[0], ""), (&ids[1], "")]);
+    body.assignments[0].assignment = share(&[0, 1, 2]);
+    body.assignments[1].assignment = share(&[3, 4, 5]);
+    bench.ask(5, GroupRequest::Sync(body));
+    bench.beat(joins("c", &["t"]));
+    let mut all = Vec::new();
+    for id in &ids {
+        let mut body = join(id, &["range"]);
+        body.protocols[0].metadata = subscription(&["t"]);
+        let reply = joined(&mut bench, 9, body);
+        assert_eq!((reply.error_code, reply.generation_id), (0, 2));
+        all.extend(read(&synced(&mut bench, id, 2).assignment));
+    }
+    let reply = bench.beat(beats("c", 2));
+    all.extend(
+        told(&bench, &reply)
+            .1
+            .expect("it is free")
+            .remove("t")
+            .expect("its topic"),
+    );
+    all.sort_unstable();
+    assert_eq!(all, [0, 1, 2, 3, 4, 5]);
+}
+
+#[test]
+fn a_member_of_each_protocol_is_described_as_such() {
+    let mut bench = bench();
+    classic_group(&mut bench);
+    bench.beat(joins("zz", &["t"]));
+    let GroupReply::DescribeConsumer(group) = bench.ask(1, GroupRequest::DescribeConsumer(text("g").into()))
+    else {
+        panic!("it is one");
+    };
+    let types: Vec<i8> = group.members.iter().map(|member| member.member_type).collect();
+    assert_eq!(types, [0, 0, 1]);
+    bench.fail_over();
+    assert_eq!(bench.state(), "Reconciling");
+}
