@@ -49,6 +49,11 @@ impl ConsumerGroup {
 
     fn describe_member(&self, id: &MemberId, said: &MemberSubscription, view: &TopicsView) -> Member {
         let current = self.ledger.current(id.as_str());
+        // What it is to give up it has until it says otherwise.
+        let mut has = Assignment::new();
+        for (topic, partition) in current.held() {
+            has.entry(topic).or_default().insert(partition);
+        }
         let target = self.ledger.target(id.as_str()).cloned().unwrap_or_default();
         let topics = said.topics.iter().map(|topic| wire(topic).into());
         Member::default()
@@ -61,7 +66,7 @@ impl ConsumerGroup {
             .with_subscribed_topic_names(topics.collect())
             // As Kafka: no expression is an empty one.
             .with_subscribed_topic_regex(Some(wire(said.pattern.as_deref().unwrap_or_default())))
-            .with_assignment(named(&current.assigned, view))
+            .with_assignment(named(&has, view))
             .with_target_assignment(named(&target, view))
             .with_member_type(if said.classic.is_some() {
                 CLASSIC_MEMBER
