@@ -12,6 +12,8 @@ use metadata::Endpoint;
 use metadata::configs::NodeDefaults;
 use protocol::{BrokerId, ClusterId};
 
+use crate::coordinator::group::{AssignorKind, MigrationPolicy};
+
 /// A host (name or address) and a port, as configured: not yet resolved.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HostPort {
@@ -136,6 +138,37 @@ pub struct GroupSettings {
     pub max_size: usize,
     /// `group.initial.rebalance.delay.ms`.
     pub initial_rebalance_delay: Duration,
+    /// Groups of the KIP-848 protocol.
+    pub consumer: ConsumerGroupSettings,
+}
+
+/// What the coordinator is told of groups of the KIP-848 protocol; everything is Kafka's. Their session
+/// timeout and heartbeat interval can be set for one group too: [`metadata::configs::GroupTimes`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConsumerGroupSettings {
+    /// `group.consumer.assignors`: which ones may be asked for; the first is for who asks for none.
+    pub assignors: Vec<AssignorKind>,
+    /// `group.consumer.session.timeout.ms`.
+    pub session_timeout: Duration,
+    /// `group.consumer.heartbeat.interval.ms`.
+    pub heartbeat_interval: Duration,
+    /// `group.consumer.max.size`.
+    pub max_size: usize,
+    /// `group.consumer.migration.policy`.
+    pub migration: MigrationPolicy,
+}
+
+impl Default for ConsumerGroupSettings {
+    /// Kafka's defaults.
+    fn default() -> Self {
+        Self {
+            assignors: AssignorKind::ALL.to_vec(),
+            session_timeout: Duration::from_secs(45),
+            heartbeat_interval: Duration::from_secs(5),
+            max_size: i32::MAX as usize,
+            migration: MigrationPolicy::default(),
+        }
+    }
 }
 
 impl Default for GroupSettings {
@@ -153,6 +186,7 @@ impl Default for GroupSettings {
             session_timeout_max: Duration::from_secs(1800),
             max_size: i32::MAX as usize,
             initial_rebalance_delay: Duration::from_secs(3),
+            consumer: ConsumerGroupSettings::default(),
         }
     }
 }

@@ -156,6 +156,8 @@ pub enum ConfigResource {
     Broker(BrokerId),
     /// Every broker: the cluster-wide default.
     ClusterDefault,
+    /// One consumer group, by its `group.id`. It need not exist (yet).
+    Group(String),
 }
 
 /// Everything that is known at one offset of the metadata log.

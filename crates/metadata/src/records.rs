@@ -55,6 +55,7 @@ pub fn resource_to_record(resource: &ConfigResource) -> (ConfigResourceType, Str
         ConfigResource::Topic(name) => (ConfigResourceType::Topic, name.to_string()),
         ConfigResource::Broker(id) => (ConfigResourceType::Broker, id.to_string()),
         ConfigResource::ClusterDefault => (ConfigResourceType::Broker, String::new()),
+        ConfigResource::Group(id) => (ConfigResourceType::Group, id.clone()),
     }
 }
 
@@ -69,6 +70,8 @@ pub fn resource_from_record(resource_type: i32, name: &str) -> Result<ConfigReso
             Ok(id) if id >= 0 => Ok(ConfigResource::Broker(BrokerId(id))),
             _ => Err(format!("{name:?} is not a broker id")),
         },
+        Ok(ConfigResourceType::Group) if name.is_empty() => Err("a group's id is empty".to_owned()),
+        Ok(ConfigResourceType::Group) => Ok(ConfigResource::Group(name.to_owned())),
         Ok(ConfigResourceType::Unspecified) | Err(_) => {
             Err(format!("config resource type {resource_type} is not known"))
         }

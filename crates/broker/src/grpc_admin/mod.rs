@@ -478,8 +478,14 @@ fn config_resource(
         Ok(AdminConfigScope::Cluster) => Err(invalid(format!(
             "the cluster-wide default has no name, found {name:?}"
         ))),
+        Ok(AdminConfigScope::Group) if name.is_empty() => Err(invalid("a group's id is empty".to_owned())),
+        Ok(AdminConfigScope::Group) => Ok((
+            ConfigResourceType::Group,
+            name.to_owned(),
+            ConfigResource::Group(name.to_owned()),
+        )),
         Ok(AdminConfigScope::Unspecified) | Err(_) => Err(invalid(format!(
-            "configuration scope {scope} is unknown: 1 topic, 2 broker, 3 cluster"
+            "configuration scope {scope} is unknown: 1 topic, 2 broker, 3 cluster, 4 group"
         ))),
     }
 }

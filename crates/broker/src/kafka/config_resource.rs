@@ -13,6 +13,7 @@ use super::{Request, admin};
 
 const TOPIC: i8 = 2;
 const BROKER: i8 = 4;
+const GROUP: i8 = 32;
 
 /// Reads Kafka's (type, name) pair; an empty broker name is the cluster-wide default.
 pub(crate) fn parse(resource_type: i8, name: &str) -> Result<ConfigResource, (ErrorCode, String)> {
@@ -25,9 +26,16 @@ pub(crate) fn parse(resource_type: i8, name: &str) -> Result<ConfigResource, (Er
             .parse()
             .map(|id| ConfigResource::Broker(BrokerId(id)))
             .map_err(|_| (ErrorCode::InvalidRequest, format!("{id:?} is not a broker id"))),
+        (GROUP, "") => Err((
+            ErrorCode::InvalidRequest,
+            "the resource names no group".to_owned(),
+        )),
+        (GROUP, id) => Ok(ConfigResource::Group(id.to_owned())),
         (other, _) => Err((
             ErrorCode::InvalidRequest,
-            format!("configuration resource type {other} is not served: 2 is a topic, 4 a broker"),
+            format!(
+                "configuration resource type {other} is not served: 2 is a topic, 4 a broker, 32 a group"
+            ),
         )),
     }
 }
@@ -82,10 +90,10 @@ pub(crate) async fn alter(
             };
             let (code, message) = match wanted {
                 Ok(configs) => {
-                    let kind = if alteration.resource_type == TOPIC {
-                        ConfigResourceType::Topic
-                    } else {
-                        ConfigResourceType::Broker
+                    let kind = match alteration.resource_type {
+                        TOPIC => ConfigResourceType::Topic,
+                        GROUP => ConfigResourceType::Group,
+                        _ => ConfigResourceType::Broker,
                     };
                     resources.push(AlterConfigsResource {
                         resource_type: kind as i32,
@@ -160,7 +168,8 @@ mod tests {
         assert_eq!(parse(BROKER, ""), Ok(ConfigResource::ClusterDefault));
         assert_eq!(parse(BROKER, "3"), Ok(ConfigResource::Broker(BrokerId(3))));
         assert!(matches!(parse(TOPIC, "t"), Ok(ConfigResource::Topic(_))));
-        for (kind, name) in [(TOPIC, "a/b"), (BROKER, "x"), (8, "logger"), (0, "")] {
+        assert_eq!(parse(GROUP, "g"), Ok(ConfigResource::Group("g".to_owned())));
+        for (kind, name) in [(GROUP, ""), (TOPIC, "a/b"), (BROKER, "x"), (8, "logger"), (0, "")] {
             assert!(parse(kind, name).is_err(), "{kind} {name}");
         }
     }

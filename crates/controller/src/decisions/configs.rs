@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use metadata::{
     ClusterImage, ConfigResource,
     configs::{
-        CleanerSettings, ConfigError, ConfigKind, NodeDefaults, Scope, config_kind, effective_value,
-        list_items, validate,
+        CleanerSettings, ConfigError, ConfigKind, GroupTimes, NodeDefaults, Scope, config_kind,
+        effective_value, list_items, validate,
     },
     records,
 };
@@ -118,6 +118,9 @@ fn alter(
         .collect();
     let changed = with_consequences(view, &resource, made)?;
     check_cleaner(view.image, &changed.0, &resource)?;
+    if let ConfigResource::Group(group) = &resource {
+        GroupTimes::set_for(&changed.0, group).check(&changed.0, view.defaults)?;
+    }
     Ok(changed)
 }
 
@@ -129,7 +132,7 @@ fn check_cleaner(
     resource: &ConfigResource,
 ) -> Result<(), ConfigError> {
     let node = match resource {
-        ConfigResource::Topic(_) => return Ok(()),
+        ConfigResource::Topic(_) | ConfigResource::Group(_) => return Ok(()),
         ConfigResource::Broker(id) => NodeDefaults::of_broker(*id, BTreeMap::new()),
         ConfigResource::ClusterDefault => NodeDefaults::default(),
     };
@@ -149,6 +152,7 @@ fn changed_value(
 ) -> Result<Option<String>, AlterConfigsError> {
     let scope = match resource {
         ConfigResource::Topic(_) => Scope::Topic,
+        ConfigResource::Group(_) => Scope::Group,
         ConfigResource::Broker(_) => Scope::Broker,
         ConfigResource::ClusterDefault => Scope::ClusterDefault,
     };
@@ -220,6 +224,6 @@ fn affected(image: &ClusterImage, resource: &ConfigResource) -> Vec<TopicPartiti
             None => Vec::new(),
         },
         ConfigResource::ClusterDefault => all_partitions(image).collect(),
-        ConfigResource::Broker(_) => Vec::new(),
+        ConfigResource::Broker(_) | ConfigResource::Group(_) => Vec::new(),
     }
 }

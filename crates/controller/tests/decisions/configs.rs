@@ -140,6 +140,44 @@ fn a_bad_change_is_refused_whole() {
 }
 
 #[test]
+fn a_group_s_times_are_set_within_the_limits() {
+    let mut cluster = Cluster::with_brokers(&[1], |_| "");
+    let session = "consumer.session.timeout.ms";
+    let mut set = |key, value| {
+        let change = change(key, ConfigOp::Set, Some(value));
+        alter(
+            &mut cluster,
+            vec![resource(ConfigResourceType::Group, "g", vec![change])],
+            false,
+        )
+    };
+    assert_eq!(set(session, "50000"), [ErrorCode::None]);
+    for (key, bad) in [
+        (session, "1000"),
+        (session, "soon"),
+        ("consumer.heartbeat.interval.ms", "60000"),
+        ("retention.ms", "1"),
+    ] {
+        assert_eq!(set(key, bad), [ErrorCode::InvalidConfig], "{key}={bad}");
+    }
+    let group = ConfigResource::Group("g".to_owned());
+    assert_eq!(cluster.image.config(&group, session), Some("50000"));
+    let nameless = resource(
+        ConfigResourceType::Group,
+        "",
+        vec![change(session, ConfigOp::Delete, None)],
+    );
+    assert_eq!(
+        alter(&mut cluster, vec![nameless], false),
+        [ErrorCode::InvalidRequest]
+    );
+    // Replacing all with nothing takes the value back.
+    let nothing = resource(ConfigResourceType::Group, "g", vec![]);
+    assert_eq!(alter(&mut cluster, vec![nothing], true), [ErrorCode::None]);
+    assert_eq!(cluster.image.config(&group, session), None);
+}
+
+#[test]
 fn a_lower_min_insync_replicas_empties_the_elr_in_the_same_records() {
     let mut cluster = Cluster::with_brokers(&[1, 2, 3], |_| "");
     let tp = cluster.create("t", &[1, 2, 3], &[]);

@@ -32,6 +32,8 @@ pub enum Valid {
     Ratio,
     /// One of these texts; for a list, any selection of them without repetition.
     OneOf(&'static [&'static str]),
+    /// One of these texts, in upper case, lower case or both.
+    OneOfAnyCase(&'static [&'static str]),
 }
 
 /// When a changed value takes effect, in Kafka's words.
@@ -194,6 +196,9 @@ impl ConfigDef {
     fn check_text(&self, text: &str) -> Result<(), String> {
         match self.valid {
             Valid::OneOf(allowed) if !allowed.contains(&text) => {
+                Err(format!("must be one of {}", allowed.join(", ")))
+            }
+            Valid::OneOfAnyCase(allowed) if !allowed.iter().any(|one| one.eq_ignore_ascii_case(text)) => {
                 Err(format!("must be one of {}", allowed.join(", ")))
             }
             Valid::NonEmpty if text.is_empty() => Err("must not be empty".to_owned()),

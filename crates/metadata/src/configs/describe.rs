@@ -1,9 +1,9 @@
 //! What holds for a resource and why: the content of DescribeConfigs.
 
 use super::{
-    NODE_CONFIGS, TOPIC_CONFIGS, TopicSettings,
+    GROUP_CONFIGS, NODE_CONFIGS, TOPIC_CONFIGS, TopicSettings,
     def::{ConfigDef, ConfigKind, Synonym, UpdateMode},
-    resolve::{ConfigSource, Found, NodeDefaults, node_values, topic_values},
+    resolve::{ConfigSource, Found, NodeDefaults, node_values, resource_values, topic_values},
 };
 use crate::{ClusterImage, ConfigResource};
 
@@ -66,6 +66,13 @@ pub fn describe(
             };
             TOPIC_CONFIGS.iter().map(describe_key).collect()
         }
+        ConfigResource::Group(_) => GROUP_CONFIGS
+            .iter()
+            .map(|def| {
+                let found = resource_values(image, resource, ConfigSource::Group, def, node);
+                described(def, found.collect())
+            })
+            .collect(),
         ConfigResource::Broker(_) => NODE_CONFIGS
             .iter()
             .map(|def| {

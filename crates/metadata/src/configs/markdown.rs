@@ -3,18 +3,24 @@
 use std::fmt::Write;
 
 use super::{
-    KNOWN_BUT_ABSENT, NODE_CONFIGS, TOPIC_CONFIGS,
+    GROUP_CONFIGS, KNOWN_BUT_ABSENT, NODE_CONFIGS, TOPIC_CONFIGS,
     def::{ConfigDef, ConfigKind, UpdateMode, Valid},
 };
 
 /// Every key, with type, default, bounds and meaning, as Markdown.
 pub fn to_markdown() -> String {
-    let mut page = String::from("## Topic configuration\n\n");
-    page.push_str("| Key | Type | Default | Takes | Node key that gives the default | Meaning |\n");
-    page.push_str("|---|---|---|---|---|---|\n");
-    for def in TOPIC_CONFIGS {
-        let synonyms: Vec<_> = def.synonyms.iter().map(|s| format!("`{}`", s.key)).collect();
-        row(&mut page, def, &synonyms.join(", "));
+    let mut page = String::new();
+    for (title, table) in [
+        ("## Topic configuration\n\n", TOPIC_CONFIGS),
+        ("\n## Group configuration\n\n", GROUP_CONFIGS),
+    ] {
+        page.push_str(title);
+        page.push_str("| Key | Type | Default | Takes | Node key that gives the default | Meaning |\n");
+        page.push_str("|---|---|---|---|---|---|\n");
+        for def in table {
+            let synonyms: Vec<_> = def.synonyms.iter().map(|s| format!("`{}`", s.key)).collect();
+            row(&mut page, def, &synonyms.join(", "));
+        }
     }
     page.push_str("\n## Node configuration\n\n");
     page.push_str("| Key | Type | Default | Takes | Changed | Meaning |\n|---|---|---|---|---|---|\n");
@@ -56,7 +62,7 @@ fn row(page: &mut String, def: &ConfigDef, fifth: &str) {
         Valid::AtLeast(least) => format!("≥ {least}"),
         Valid::Between(least, most) => format!("{least} to {most}"),
         Valid::Ratio => "0 to 1".to_owned(),
-        Valid::OneOf(allowed) => allowed.join(", "),
+        Valid::OneOf(allowed) | Valid::OneOfAnyCase(allowed) => allowed.join(", "),
     };
     // Writing to a String cannot fail.
     let _ = writeln!(
@@ -73,7 +79,7 @@ mod tests {
     #[test]
     fn every_key_has_one_row() {
         let page = to_markdown();
-        for def in TOPIC_CONFIGS {
+        for def in TOPIC_CONFIGS.iter().chain(GROUP_CONFIGS) {
             assert!(page.contains(&format!("| `{}` |", def.name)));
         }
         assert!(page.contains("`num.network.threads`"));

@@ -1,7 +1,7 @@
 //! The table of configuration keys: names, types, defaults and bounds.
 //!
-//! One table ([`TOPIC_CONFIGS`], [`NODE_CONFIGS`]) serves validation ([`validate`]), typed lookup
-//! ([`TopicSettings`], [`NodeDefaults`]), DescribeConfigs ([`describe`]) and the generated
+//! One table ([`TOPIC_CONFIGS`], [`GROUP_CONFIGS`], [`NODE_CONFIGS`]) serves validation ([`validate`]),
+//! typed lookup ([`TopicSettings`], [`GroupTimes`], [`NodeDefaults`]), DescribeConfigs ([`describe`]) and the generated
 //! documentation ([`to_markdown`]).
 //!
 //! Where a topic's key is set in several places, the nearest wins: the topic itself, then this
@@ -14,6 +14,8 @@ mod absent;
 mod cleaner_settings;
 mod def;
 mod describe;
+mod group_table;
+mod group_times;
 mod markdown;
 mod node_table;
 mod resolve;
@@ -26,6 +28,8 @@ pub use cleaner_settings::CleanerSettings;
 pub use def::list_items;
 pub use def::{ConfigDef, ConfigError, ConfigKind, Synonym, UpdateMode, Valid};
 pub use describe::{ConfigSynonym, DescribedConfig, describe, effective_value};
+pub use group_table::GROUP_CONFIGS;
+pub use group_times::GroupTimes;
 pub use markdown::to_markdown;
 pub use node_table::{NODE_CONFIGS, node_default};
 pub use resolve::{ConfigSource, NodeDefaults};

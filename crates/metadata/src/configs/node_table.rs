@@ -158,6 +158,72 @@ pub static NODE_CONFIGS: &[ConfigDef] = &[
         "Whether topics can be deleted. Read by controllers.",
     ),
     fixed(
+        "group.consumer.assignors",
+        ConfigKind::List,
+        Some("uniform,range"),
+        Valid::OneOf(&["uniform", "range"]),
+        "The assignors that groups of the KIP-848 protocol may ask for. The first is for groups that ask for none.",
+    ),
+    fixed(
+        "group.consumer.heartbeat.interval.ms",
+        ConfigKind::Int,
+        Some("5000"),
+        Valid::AtLeast(1),
+        "How often members of the KIP-848 protocol are to send heartbeats. Default of the group key \
+         `consumer.heartbeat.interval.ms`.",
+    ),
+    fixed(
+        "group.consumer.max.heartbeat.interval.ms",
+        ConfigKind::Int,
+        Some("15000"),
+        Valid::AtLeast(1),
+        "The longest heartbeat interval that may be set. Read by controllers too.",
+    ),
+    fixed(
+        "group.consumer.max.session.timeout.ms",
+        ConfigKind::Int,
+        Some("60000"),
+        Valid::AtLeast(1),
+        "The longest session timeout that may be set for the KIP-848 protocol. Read by controllers too.",
+    ),
+    fixed(
+        "group.consumer.max.size",
+        ConfigKind::Int,
+        Some("2147483647"),
+        Valid::AtLeast(1),
+        "How many members a group of the KIP-848 protocol may have.",
+    ),
+    fixed(
+        "group.consumer.migration.policy",
+        ConfigKind::String,
+        Some("bidirectional"),
+        Valid::OneOfAnyCase(&["disabled", "upgrade", "downgrade", "bidirectional"]),
+        "Whether a group with members may go from the classic protocol to that of KIP-848 (`upgrade`), back \
+         (`downgrade`), both or neither.",
+    ),
+    fixed(
+        "group.consumer.min.heartbeat.interval.ms",
+        ConfigKind::Int,
+        Some("5000"),
+        Valid::AtLeast(1),
+        "The shortest heartbeat interval that may be set. Read by controllers too.",
+    ),
+    fixed(
+        "group.consumer.min.session.timeout.ms",
+        ConfigKind::Int,
+        Some("45000"),
+        Valid::AtLeast(1),
+        "The shortest session timeout that may be set for the KIP-848 protocol. Read by controllers too.",
+    ),
+    fixed(
+        "group.consumer.session.timeout.ms",
+        ConfigKind::Int,
+        Some("45000"),
+        Valid::AtLeast(1),
+        "How long members of the KIP-848 protocol may be silent. Default of the group key \
+         `consumer.session.timeout.ms`.",
+    ),
+    fixed(
         "group.initial.rebalance.delay.ms",
         ConfigKind::Int,
         Some("3000"),

@@ -68,6 +68,8 @@ pub enum ConfigSource {
     StaticBroker = 4,
     /// Built in.
     Default = 5,
+    /// Set for the group.
+    Group = 8,
 }
 
 /// One place where a key has a value.
@@ -86,13 +88,24 @@ pub(crate) fn topic_values<'a>(
     def: &'static ConfigDef,
     node: &'a NodeDefaults,
 ) -> impl Iterator<Item = Found> + use<'a> {
-    let own = image
-        .config(&ConfigResource::Topic(topic.clone()), def.name)
-        .map(|value| Found {
-            source: ConfigSource::Topic,
-            key: def.name,
-            value: value.to_owned(),
-        });
+    let topic = ConfigResource::Topic(topic.clone());
+    resource_values(image, &topic, ConfigSource::Topic, def, node)
+}
+
+/// Every place where a key of something that has node keys as its defaults has a value that fits, nearest
+/// first; `source` is what its own values are called.
+pub(crate) fn resource_values<'a>(
+    image: &'a ClusterImage,
+    resource: &ConfigResource,
+    source: ConfigSource,
+    def: &'static ConfigDef,
+    node: &'a NodeDefaults,
+) -> impl Iterator<Item = Found> + use<'a> {
+    let own = image.config(resource, def.name).map(|value| Found {
+        source,
+        key: def.name,
+        value: value.to_owned(),
+    });
     let inherited = def
         .synonyms
         .iter()

@@ -1,8 +1,9 @@
 //! Whether a key may be set to a value in a place.
 
 use super::{
-    NODE_CONFIGS, TOPIC_CONFIGS,
+    GROUP_CONFIGS, NODE_CONFIGS, TOPIC_CONFIGS,
     def::{ConfigDef, ConfigError, ConfigKind, UpdateMode},
+    group_table::group_def,
     node_table::node_def,
     topic_table::topic_def,
 };
@@ -12,6 +13,8 @@ use super::{
 pub enum Scope {
     /// For one topic.
     Topic,
+    /// For one consumer group.
+    Group,
     /// At runtime for one broker.
     Broker,
     /// At runtime for all brokers.
@@ -24,6 +27,7 @@ impl Scope {
     fn name(self) -> &'static str {
         match self {
             Self::Topic => "a topic",
+            Self::Group => "a group",
             Self::Broker | Self::ClusterDefault => "a broker",
             Self::Node => "a node",
         }
@@ -32,6 +36,7 @@ impl Scope {
     fn table(self) -> &'static [ConfigDef] {
         match self {
             Self::Topic => TOPIC_CONFIGS,
+            Self::Group => GROUP_CONFIGS,
             Self::Broker | Self::ClusterDefault | Self::Node => NODE_CONFIGS,
         }
     }
@@ -39,6 +44,7 @@ impl Scope {
     fn definition(self, key: &str) -> Result<&'static ConfigDef, ConfigError> {
         let found = match self {
             Self::Topic => topic_def(key),
+            Self::Group => group_def(key),
             Self::Broker | Self::ClusterDefault | Self::Node => node_def(key),
         };
         found.ok_or_else(|| ConfigError::UnknownKey {
@@ -86,7 +92,7 @@ mod tests {
 
     #[test]
     fn every_default_fits_its_own_key() {
-        for def in TOPIC_CONFIGS.iter().chain(NODE_CONFIGS) {
+        for def in TOPIC_CONFIGS.iter().chain(GROUP_CONFIGS).chain(NODE_CONFIGS) {
             assert_eq!(
                 def.default.map(|value| def.check(value)).transpose(),
                 Ok(def.default.map(|_| ()))
@@ -94,6 +100,7 @@ mod tests {
             assert!(!def.doc.is_empty());
         }
         assert!(TOPIC_CONFIGS.is_sorted_by_key(|def| def.name));
+        assert!(GROUP_CONFIGS.is_sorted_by_key(|def| def.name));
         assert!(NODE_CONFIGS.is_sorted_by_key(|def| def.name));
     }
 
@@ -108,6 +115,16 @@ mod tests {
                 if let Some(value) = node.default {
                     assert_eq!(Some(synonym.convert(value).as_str()), def.default, "{}", def.name);
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn a_group_s_synonyms_are_node_keys_with_its_defaults() {
+        for def in GROUP_CONFIGS {
+            for synonym in def.synonyms {
+                let node = node_def(synonym.key).expect("a node key");
+                assert_eq!((node.kind, node.default), (def.kind, def.default), "{}", def.name);
             }
         }
     }

@@ -4,11 +4,12 @@ use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use anyhow::{Context, bail, ensure};
 use broker::config::{
-    BrokerConfig, ConnectionLimits, ControllerVoter, GroupSettings, HostPort, ListenerConfig,
-    SecurityProtocol,
+    BrokerConfig, ConnectionLimits, ConsumerGroupSettings, ControllerVoter, GroupSettings, HostPort,
+    ListenerConfig, SecurityProtocol,
 };
+use broker::coordinator::group::{AssignorKind, MigrationPolicy};
 use metadata::Endpoint;
-use metadata::configs::{NodeDefaults, node_default};
+use metadata::configs::{NodeDefaults, list_items, node_default};
 use protocol::BrokerId;
 
 use super::{
@@ -350,10 +351,43 @@ fn groups(reader: &Reader<'_>) -> anyhow::Result<GroupSettings> {
         session_timeout_max: reader.millis("group.max.session.timeout.ms")?,
         max_size: reader.number("group.max.size")?,
         initial_rebalance_delay: reader.millis("group.initial.rebalance.delay.ms")?,
+        consumer: consumer_groups(reader)?,
     };
     ensure!(
         settings.session_timeout_min <= settings.session_timeout_max,
         "group.min.session.timeout.ms must not be above group.max.session.timeout.ms"
+    );
+    Ok(settings)
+}
+
+fn consumer_groups(reader: &Reader<'_>) -> anyhow::Result<ConsumerGroupSettings> {
+    let assignors = reader.or_default("group.consumer.assignors")?;
+    let migration = reader.or_default("group.consumer.migration.policy")?;
+    let settings = ConsumerGroupSettings {
+        assignors: list_items(&assignors)
+            .into_iter()
+            .map(|name| AssignorKind::by_name(name).with_context(|| format!("there is no assignor {name}")))
+            .collect::<anyhow::Result<_>>()?,
+        session_timeout: reader.millis("group.consumer.session.timeout.ms")?,
+        heartbeat_interval: reader.millis("group.consumer.heartbeat.interval.ms")?,
+        max_size: reader.number("group.consumer.max.size")?,
+        migration: MigrationPolicy::by_name(migration.trim())
+            .with_context(|| format!("there is no migration policy {migration}"))?,
+    };
+    for (kind, time) in [
+        ("session.timeout.ms", settings.session_timeout),
+        ("heartbeat.interval.ms", settings.heartbeat_interval),
+    ] {
+        let least = reader.millis(&format!("group.consumer.min.{kind}"))?;
+        let most = reader.millis(&format!("group.consumer.max.{kind}"))?;
+        ensure!(
+            (least..=most).contains(&time),
+            "group.consumer.{kind} must lie between group.consumer.min.{kind} and group.consumer.max.{kind}"
+        );
+    }
+    ensure!(
+        settings.heartbeat_interval < settings.session_timeout,
+        "group.consumer.heartbeat.interval.ms must be below group.consumer.session.timeout.ms"
     );
     Ok(settings)
 }
@@ -392,6 +426,39 @@ mod tests {
             ("127.0.0.1", 9092)
         );
         assert_eq!(broker.session_timeout, Duration::from_secs(3));
+    }
+
+    #[test]
+    fn settings_of_groups_are_kafkas_and_fit_together() {
+        let broker = node(&[]).expect("valid").broker.expect("broker role");
+        assert_eq!(broker.groups, GroupSettings::default());
+        let ours = [
+            ("group.consumer.assignors", "range"),
+            ("group.consumer.migration.policy", "UPGRADE"),
+        ];
+        let consumer = node(&ours)
+            .expect("valid")
+            .broker
+            .expect("broker role")
+            .groups
+            .consumer;
+        assert_eq!(consumer.assignors, [AssignorKind::Range]);
+        assert_eq!(consumer.migration, MigrationPolicy::Upgrade);
+        for (key, value) in [
+            ("group.consumer.session.timeout.ms", "44999"),
+            ("group.consumer.session.timeout.ms", "60001"),
+            ("group.consumer.heartbeat.interval.ms", "4999"),
+            ("group.consumer.heartbeat.interval.ms", "15001"),
+            ("group.consumer.assignors", "sticky"),
+            ("group.consumer.migration.policy", "sideways"),
+        ] {
+            assert!(node(&[(key, value)]).is_err(), "{key}={value}");
+        }
+        let quick = [
+            ("group.consumer.min.session.timeout.ms", "1000"),
+            ("group.consumer.session.timeout.ms", "5000"),
+        ];
+        assert!(node(&quick).is_err(), "as short as the heartbeat interval");
     }
 
     #[test]

@@ -108,7 +108,7 @@ impl ReplicaManager {
         let settings_of_all = delta.changed_configs.iter().any(|resource| match resource {
             ConfigResource::ClusterDefault => true,
             ConfigResource::Broker(id) => *id == me,
-            ConfigResource::Topic(_) => false,
+            ConfigResource::Topic(_) | ConfigResource::Group(_) => false,
         });
         let hosted = self.partitions.read();
         let mut affected: BTreeSet<TopicPartition> = hosted

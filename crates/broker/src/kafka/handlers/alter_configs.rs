@@ -1,5 +1,5 @@
-//! AlterConfigs (key 33), versions 0–2: replaces the whole configuration of topics and brokers: keys
-//! that are not named lose what was set. Deprecated in Kafka in favour of the incremental call.
+//! AlterConfigs (key 33), versions 0–2: replaces the whole configuration of topics, brokers and groups:
+//! keys that are not named lose what was set. Deprecated in Kafka in favour of the incremental call.
 
 use kafka_protocol::{
     messages::{

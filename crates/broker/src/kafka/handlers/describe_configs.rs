@@ -1,6 +1,7 @@
-//! DescribeConfigs (key 32), versions 1–4: what holds for a topic or a broker, and where it comes from.
+//! DescribeConfigs (key 32), versions 1–4: what holds for a topic, a broker or a group, and where it
+//! comes from.
 //!
-//! Topics and the cluster-wide default are described by any broker from its image and its own static
+//! Topics, groups and the cluster-wide default are described by any broker from its image and its own static
 //! configuration; a broker's own static values are known to that broker alone, as in Kafka.
 
 use ::metadata::{ConfigResource, configs};

@@ -1,5 +1,5 @@
 //! IncrementalAlterConfigs (key 44), versions 0–1: sets, deletes, appends to and subtracts from
-//! configuration keys of topics and brokers (KIP-339). Forwarded to the active controller.
+//! configuration keys of topics, brokers and groups (KIP-339). Forwarded to the active controller.
 
 use kafka_protocol::{
     messages::{

@@ -1,4 +1,4 @@
-//! `ottla configs`: describe and alter the configuration of topics and brokers.
+//! `ottla configs`: describe and alter the configuration of topics, brokers and consumer groups.
 
 use std::{collections::HashMap, process::ExitCode};
 
@@ -29,15 +29,19 @@ struct Resource {
     /// The default of all brokers.
     #[arg(long)]
     cluster: bool,
+    /// A consumer group.
+    #[arg(long)]
+    group: Option<String>,
 }
 
 impl Resource {
     fn wire(self) -> anyhow::Result<(i32, String)> {
-        let (scope, name) = match (self.topic, self.broker, self.cluster) {
-            (Some(topic), None, false) => (AdminConfigScope::Topic, topic),
-            (None, Some(id), false) => (AdminConfigScope::Broker, id.to_string()),
-            (None, None, true) => (AdminConfigScope::Cluster, String::new()),
-            _ => bail!("name one of --topic, --broker and --cluster"),
+        let (scope, name) = match (self.topic, self.broker, self.cluster, self.group) {
+            (Some(topic), None, false, None) => (AdminConfigScope::Topic, topic),
+            (None, Some(id), false, None) => (AdminConfigScope::Broker, id.to_string()),
+            (None, None, true, None) => (AdminConfigScope::Cluster, String::new()),
+            (None, None, false, Some(group)) => (AdminConfigScope::Group, group),
+            _ => bail!("name one of --topic, --broker, --cluster and --group"),
         };
         Ok((scope as i32, name))
     }
