@@ -10,7 +10,7 @@ use replication::{FetchRead, Isolation, Partition, ReadRefused};
 use tokio::sync::Notify;
 
 use super::clock::Clock;
-use crate::coordinator::group::{GroupConfig, GroupShard};
+use crate::coordinator::group::{GroupConfig, GroupShard, TopicsView};
 
 /// Bytes read at a time; a larger batch is read whole.
 const READ_BYTES: usize = 4 << 20;
@@ -71,6 +71,7 @@ pub(super) async fn load(
     epoch: LeaderEpoch,
     moved: &Notify,
     config: GroupConfig,
+    topics: Arc<TopicsView>,
     clock: Clock,
 ) -> Result<Loaded, LoadError> {
     let settled = settled_end(partition, epoch, moved);
@@ -133,6 +134,7 @@ pub(super) async fn load(
         (loaded, next) = replayed.await?;
         from = next?;
     }
+    loaded.shard.topics_changed(topics);
     loaded.shard.loaded(clock.now());
     Ok(loaded)
 }

@@ -22,8 +22,10 @@ mod offsets_topic;
 mod pauses;
 pub(crate) mod placement;
 mod service;
+mod settings;
 mod shard_task;
 mod supervisor;
+mod topics;
 
 pub use service::{GroupCoordinator, Located};
 pub use supervisor::{GroupCoordinatorParts, start};

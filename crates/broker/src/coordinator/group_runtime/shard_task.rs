@@ -26,9 +26,10 @@ use super::clock::Clock;
 use super::journal;
 use super::loader::{self, LoadError, Loaded};
 use super::pauses::{Backoff, WritePause};
+use super::settings::Settings;
+use super::topics::Topics;
 use crate::coordinator::group::{
-    Answer, Barrier, Caller, CoordinatorRecord, GroupConfig, GroupReply, GroupRequest, GroupShard, Outcome,
-    ReplyToken,
+    Answer, Barrier, Caller, CoordinatorRecord, GroupReply, GroupRequest, GroupShard, Outcome, ReplyToken,
 };
 use crate::metric_names;
 
@@ -75,7 +76,10 @@ pub(super) struct ShardTask {
     pub(super) deleted_topics: Vec<String>,
     /// Whether writes rest after one that failed.
     pub(super) writes: WritePause,
-    pub(super) config: GroupConfig,
+    /// The cluster's topics as groups see them.
+    pub(super) topics: Topics,
+    /// What is set for groups.
+    pub(super) settings: Settings,
     /// `offsets.commit.timeout.ms`.
     pub(super) commit_timeout: Duration,
     /// Cancelled when the metadata names another leader, or the broker ends.
@@ -124,8 +128,9 @@ impl ShardTask {
         let mut load_again = Backoff::default();
         loop {
             let began = Instant::now();
-            let config = self.config.clone();
-            match loader::load(&self.partition, self.epoch, moved, config, clock).await {
+            let config = self.settings.borrow_and_update().clone();
+            let topics = Arc::clone(&self.topics.borrow_and_update());
+            match loader::load(&self.partition, self.epoch, moved, config, topics, clock).await {
                 Ok(loaded) => {
                     let took = began.elapsed();
                     metrics::histogram!(metric_names::GROUP_LOAD_SECONDS).record(took.as_secs_f64());
@@ -227,6 +232,16 @@ impl<'a> Round<'a> {
                 biased;
                 () = moved.notified() => continue,
                 () = sleep_until(timer) => {}
+                Ok(()) = self.task.topics.changed() => {
+                    let view = Arc::clone(&self.task.topics.borrow_and_update());
+                    self.shard.topics_changed(view);
+                    continue;
+                }
+                Ok(()) = self.task.settings.changed() => {
+                    let config = self.task.settings.borrow_and_update().clone();
+                    self.shard.configure(config);
+                    continue;
+                }
                 received = self.task.queue.recv_many(&mut jobs, ROUND) => if received == 0 {
                     return End::Lost;
                 },
@@ -254,10 +269,15 @@ impl<'a> Round<'a> {
 
     /// Decides jobs, and what is due by time, until the round is full.
     fn decide(&mut self, jobs: &mut std::vec::Drain<'_, Job>) -> Decided {
-        let now = self.clock.now();
         // While nothing can be written, nothing is decided that would have to be: the state would run
         // ahead of a log that cannot follow.
         let writable = self.writable();
+        if writable.is_ok() {
+            self.clock.go_on();
+        } else {
+            self.clock.stop();
+        }
+        let now = self.clock.now();
         let mut decided = Decided::default();
         if writable.is_ok()
             && self
@@ -440,9 +460,9 @@ impl Decided {
 fn may_write(request: &GroupRequest) -> bool {
     match request {
         GroupRequest::Join { .. }
+        | GroupRequest::ConsumerHeartbeat { .. }
         | GroupRequest::Sync(_)
         | GroupRequest::Leave(_)
-        | GroupRequest::ConsumerHeartbeat { .. }
         | GroupRequest::CommitOffsets(_)
         | GroupRequest::DeleteOffsets(_)
         | GroupRequest::Delete(_) => true,

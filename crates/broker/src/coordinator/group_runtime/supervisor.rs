@@ -15,11 +15,12 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::pauses::WritePause;
 use super::service::{GroupCoordinator, ShardHandle};
+use super::settings::SettingsWatch;
 use super::shard_task::{Job, QUEUE, ShardTask};
+use super::topics::TopicsWatch;
 use super::{offsets_topic::OffsetsTopic, placement};
 use crate::config::GroupSettings;
 use crate::controller_client::ControllerClient;
-use crate::coordinator::group::GroupConfig;
 use crate::session::ImageStore;
 
 /// How often it is looked whether a shard has ended by itself.
@@ -61,26 +62,12 @@ pub fn start(parts: GroupCoordinatorParts, stop: CancellationToken) -> GroupCoor
         coordinator: coordinator.clone(),
         replicas: parts.replicas,
         commit_timeout: settings.commit_timeout,
-        config: group_config(&settings),
         running: HashMap::new(),
+        topics: TopicsWatch::new(),
+        settings: SettingsWatch::new(&settings),
     };
     tokio::spawn(supervisor.run(stop));
     coordinator
-}
-
-fn group_config(settings: &GroupSettings) -> GroupConfig {
-    let millis = |time: Duration| i32::try_from(time.as_millis()).unwrap_or(i32::MAX);
-    GroupConfig {
-        group_min_session_timeout_ms: millis(settings.session_timeout_min),
-        group_max_session_timeout_ms: millis(settings.session_timeout_max),
-        group_initial_rebalance_delay_ms: millis(settings.initial_rebalance_delay),
-        group_max_size: settings.max_size,
-        offset_metadata_max_bytes: settings.offset_metadata_max_bytes,
-        offsets_retention_ms: i64::try_from(settings.offsets_retention.as_millis()).unwrap_or(i64::MAX),
-        offsets_retention_check_interval_ms: u64::try_from(settings.offsets_retention_check.as_millis())
-            .unwrap_or(u64::MAX),
-        ..GroupConfig::default()
-    }
 }
 
 /// One shard that was begun.
@@ -97,8 +84,11 @@ struct Supervisor {
     coordinator: GroupCoordinator,
     replicas: Arc<ReplicaManager>,
     commit_timeout: Duration,
-    config: GroupConfig,
     running: HashMap<PartitionIndex, Running>,
+    /// What shards are told of the cluster's topics.
+    topics: TopicsWatch,
+    /// What they are told of settings.
+    settings: SettingsWatch,
 }
 
 impl Supervisor {
@@ -108,7 +98,11 @@ impl Supervisor {
         loop {
             let image = Arc::clone(&images.borrow_and_update());
             if !Arc::ptr_eq(&seen, &image) {
-                self.forget_topics(&seen, &image);
+                let delta = ImageDelta::between(&seen, &image);
+                // First: a shard that begins below knows the topics from its beginning.
+                self.topics.follow(&seen, &image, &delta);
+                self.settings.follow(&image, &delta);
+                self.forget_topics(&seen, &delta);
                 seen = Arc::clone(&image);
             }
             let pause = if self.reconcile(&image) {
@@ -187,7 +181,8 @@ impl Supervisor {
             serving: Arc::clone(&serving),
             deleted_topics: Vec::new(),
             writes: WritePause::default(),
-            config: self.config.clone(),
+            topics: self.topics.subscribe(),
+            settings: self.settings.subscribe(),
             commit_timeout: self.commit_timeout,
             stop: stop.clone(),
         };
@@ -209,9 +204,9 @@ impl Supervisor {
     }
 
     /// Tells the shards of topics that are gone.
-    fn forget_topics(&self, older: &ClusterImage, newer: &ClusterImage) {
-        let removed = ImageDelta::between(older, newer).removed_topics;
-        let gone: Vec<String> = removed
+    fn forget_topics(&self, older: &ClusterImage, delta: &ImageDelta) {
+        let gone: Vec<String> = delta
+            .removed_topics
             .iter()
             .filter_map(|id| Some(older.topics.get(id)?.name.to_string()))
             .collect();

@@ -68,7 +68,15 @@ async fn committed(partition: &Partition) {
 
 async fn load_now(partition: &Arc<Partition>) -> Result<Loaded, LoadError> {
     let moved = Notify::new();
-    load(partition, EPOCH, &moved, GroupConfig::default(), Clock::start()).await
+    load(
+        partition,
+        EPOCH,
+        &moved,
+        GroupConfig::default(),
+        Arc::default(),
+        Clock::start(),
+    )
+    .await
 }
 
 /// The groups that a shard has.
