@@ -23,10 +23,12 @@ const INTERVAL: Duration = Duration::from_secs(10);
 /// Ends of a partition that are remembered: ten minutes of them.
 const SAMPLES: usize = 60;
 /// Every state of a group, so that one that no group is in any more shows zero.
-const STATES: [&str; 5] = [
+const STATES: [&str; 7] = [
     "Empty",
     "PreparingRebalance",
     "CompletingRebalance",
+    "Assigning",
+    "Reconciling",
     "Stable",
     "Dead",
 ];

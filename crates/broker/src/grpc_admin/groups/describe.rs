@@ -1,4 +1,4 @@
-//! One group as its coordinator sees it, with the ends of the partitions that it reads.
+//! One group as its coordinator sees it, of whichever protocol, with the ends of the partitions that it reads.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use protocol::ErrorCode;
 use protocol::grpc::v1::offset_query::At;
 use protocol::grpc::v1::{DescribeGroupResponse, GroupMember, GroupOffset, LatestOffset, OffsetQuery};
 
-use super::{GroupAnswer as _, assignment, kafka_error};
+use super::{GroupAnswer as _, assignment, consumer, kafka_error};
 use crate::coordinator::group::{GroupReply, GroupRequest};
 use crate::grpc_admin::AdminService;
 
@@ -30,33 +30,50 @@ impl AdminService {
             let error = kafka_error(code, group).unwrap_or_default();
             DescribeGroupResponse::failed(error)
         };
-        let id = WireGroupId(StrBytes::from_string(group.to_owned()));
-        let described = match self.ask_group(6, GroupRequest::Describe(id)).await {
-            GroupReply::Describe(described) if described.error_code == 0 => described,
-            GroupReply::Describe(described) => return failed(described.error_code),
-            _ => return failed(ErrorCode::UnknownServerError.code()),
+        let mut described = match self.describe_by_protocol(group).await {
+            Ok(described) => described,
+            Err(code) => return failed(code),
         };
         let committed = match self.committed_offsets(group).await {
             Ok(committed) => committed,
             Err(code) => return failed(code),
         };
+        described.offsets = self.with_ends(committed, &described.members).await;
+        group.clone_into(&mut described.group_id);
+        described.coordinator = self.broker.config.node_id.get();
+        described
+    }
+
+    /// The group and its members; the error is Kafka's code. A group answers to its own protocol alone.
+    async fn describe_by_protocol(&self, group: &str) -> Result<DescribeGroupResponse, i16> {
+        let id = WireGroupId(StrBytes::from_string(group.to_owned()));
+        match self
+            .ask_group(1, GroupRequest::DescribeConsumer(id.clone()))
+            .await
+        {
+            GroupReply::DescribeConsumer(described) if described.error_code == 0 => {
+                return Ok(consumer::described(described));
+            }
+            GroupReply::DescribeConsumer(described)
+                if described.error_code == ErrorCode::GroupIdNotFound.code() => {}
+            GroupReply::DescribeConsumer(described) => return Err(described.error_code),
+            _ => return Err(ErrorCode::UnknownServerError.code()),
+        }
+        let described = match self.ask_group(6, GroupRequest::Describe(id)).await {
+            GroupReply::Describe(described) if described.error_code == 0 => described,
+            GroupReply::Describe(described) => return Err(described.error_code),
+            _ => return Err(ErrorCode::UnknownServerError.code()),
+        };
         let consumers = &*described.protocol_type == assignment::CONSUMER;
-        let members: Vec<GroupMember> = described
-            .members
-            .iter()
-            .map(|found| member(found, consumers))
-            .collect();
-        let offsets = self.with_ends(committed, &members).await;
-        DescribeGroupResponse {
-            error: None,
-            group_id: group.to_owned(),
+        let members = described.members.iter().map(|found| member(found, consumers));
+        Ok(DescribeGroupResponse {
             state: described.group_state.to_string(),
             protocol_type: described.protocol_type.to_string(),
             protocol: described.protocol_data.to_string(),
-            coordinator: self.broker.config.node_id.get(),
-            members,
-            offsets,
-        }
+            members: members.collect(),
+            group_type: consumer::CLASSIC.to_owned(),
+            ..DescribeGroupResponse::default()
+        })
     }
 
     /// Everything that the group has committed; the error is Kafka's code.
@@ -159,5 +176,6 @@ fn member(found: &DescribedGroupMember, consumer: bool) -> GroupMember {
         client_id: found.client_id.to_string(),
         client_host: found.client_host.to_string(),
         assignment,
+        ..GroupMember::default()
     }
 }

@@ -2,6 +2,7 @@
 //! broker finds.
 
 mod assignment;
+mod consumer;
 mod describe;
 mod reset;
 
@@ -223,6 +224,7 @@ impl AdminService {
                         state: group.group_state.to_string(),
                         protocol_type: group.protocol_type.to_string(),
                         coordinator: me.get(),
+                        group_type: group.group_type.to_string(),
                     }));
                 }
                 // Its groups are another broker's by now.

@@ -6,8 +6,8 @@ mod reset;
 use std::process::ExitCode;
 
 use protocol::grpc::v1::{
-    AdminDeleteGroupsRequest, AssignedTopic, DescribeGroupRequest, DescribeGroupResponse, ListGroupsRequest,
-    admin_client::AdminClient,
+    AdminDeleteGroupsRequest, AssignedTopic, DescribeGroupRequest, DescribeGroupResponse, GroupMember,
+    ListGroupsRequest, admin_client::AdminClient,
 };
 use serde_json::Value;
 use tonic::transport::Channel;
@@ -27,7 +27,8 @@ pub(crate) struct Groups {
 enum Action {
     /// List the groups of the whole cluster.
     List {
-        /// Only groups in this state: Empty, PreparingRebalance, CompletingRebalance, Stable, Dead.
+        /// Only groups in this state: Empty, Stable, Dead; PreparingRebalance, CompletingRebalance of the
+        /// classic protocol; Assigning, Reconciling of that of KIP-848.
         #[arg(long = "state", value_name = "STATE")]
         states: Vec<String>,
     },
@@ -58,10 +59,11 @@ impl Groups {
         match self.action {
             Action::List { states } => self.target.run(async |mut client| {
                 let reply = answer(client.list_groups(ListGroupsRequest { states }).await)?;
-                let mut rows = Rows::new(["group", "state", "protocol type", "coordinator"]);
+                let mut rows = Rows::new(["group", "type", "state", "protocol type", "coordinator"]);
                 for group in reply.groups {
                     rows.push([
                         group.group_id.into(),
+                        group.group_type.into(),
                         group.state.into(),
                         or_none(group.protocol_type),
                         group.coordinator.into(),
@@ -142,55 +144,59 @@ async fn describe(
 fn print_members(groups: Vec<DescribeGroupResponse>, format: Format) {
     let mut rows = Rows::new([
         "group",
+        "type",
         "state",
         "protocol",
+        "epoch",
+        "assigned epoch",
         "coordinator",
         "member",
+        "member epoch",
         "instance",
         "client",
         "host",
         "assignment",
+        "target",
     ]);
     for group in groups {
-        let of_group = || -> [Value; 4] {
-            [
+        let members: Vec<[Value; 7]> = if group.members.is_empty() {
+            vec![[const { Value::Null }; 7]]
+        } else {
+            group.members.iter().map(of_member).collect()
+        };
+        for [member, epoch, instance, client, host, assignment, target] in members {
+            rows.push([
                 group.group_id.clone().into(),
+                group.group_type.clone().into(),
                 group.state.clone().into(),
                 or_none(group.protocol.clone()),
+                group.group_epoch.into(),
+                group.assignment_epoch.into(),
                 group.coordinator.into(),
-            ]
-        };
-        if group.members.is_empty() {
-            let [name, state, protocol, coordinator] = of_group();
-            let none = || Value::Null;
-            rows.push([
-                name,
-                state,
-                protocol,
-                coordinator,
-                none(),
-                none(),
-                none(),
-                none(),
-                none(),
-            ]);
-        }
-        for member in &group.members {
-            let [name, state, protocol, coordinator] = of_group();
-            rows.push([
-                name,
-                state,
-                protocol,
-                coordinator,
-                member.member_id.clone().into(),
-                or_none(member.instance_id.clone()),
-                member.client_id.clone().into(),
-                member.client_host.clone().into(),
-                or_none(assigned(&member.assignment)),
+                member,
+                epoch,
+                instance,
+                client,
+                host,
+                assignment,
+                target,
             ]);
         }
     }
     rows.print(format);
+}
+
+/// Its id, epoch, instance id, client, host, what it has and what it is to have.
+fn of_member(member: &GroupMember) -> [Value; 7] {
+    [
+        member.member_id.clone().into(),
+        member.member_epoch.into(),
+        or_none(member.instance_id.clone()),
+        member.client_id.clone().into(),
+        member.client_host.clone().into(),
+        or_none(assigned(&member.assignment)),
+        or_none(assigned(&member.target_assignment)),
+    ]
 }
 
 /// `topic:0,1 other:3`.
