@@ -59,5 +59,7 @@ EXPECTED = {
     r"produce: (an unknown codec|not gzip): .*": _NO_CODE,
     r"produce: append time from a client: .*": "refused; Kafka takes it and clears the mark",
     r"fetch: .*\.aborted_transactions": "an empty list; Kafka says null for read_uncommitted",
+    r"(consumer group|static member): .*_epoch": "Kafka 4.3 counts from 2, and before that from 1, as here",
+    r"consumer group: a commits in an older epoch: .*": "STALE_MEMBER_EPOCH, as in Kafka before 4.3 (KIP-1251)",
     r"fetch: a later last epoch: .*": "told where its epoch ends; Kafka says OFFSET_OUT_OF_RANGE",
 }

@@ -33,6 +33,7 @@ from kafka.protocol.consumer import FetchRequest, ListOffsetsRequest, OffsetForL
 from kafka.protocol.metadata import ApiVersionsRequest, FindCoordinatorRequest, MetadataRequest
 from kafka.protocol.producer import InitProducerIdRequest, ProduceRequest
 
+import compare_consumer_groups
 from compare_expected import EXPECTED
 from own_cluster import OwnCluster
 from real_kafka import RealKafka
@@ -354,6 +355,7 @@ def prepare(side):
     side.create("produced", 12)
     side.create("gone")
     side.create("configured", configs=[("retention.ms", "5000")])
+    side.create("work", 4)
 
 
 def cases():
@@ -700,6 +702,8 @@ def cases():
     yield "fetch: a diverging epoch", lambda s: s.ask(fetch("t", 5, last=0))
     yield "fetch: a later last epoch", lambda s: s.ask(fetch("t", 5, last=7))
 
+    yield from compare_consumer_groups.cases()
+
 
 def by_name(answer):
     """Lists of configurations as maps: their order means nothing."""
@@ -763,7 +767,8 @@ def name_of(element):
 def compare(only="", show=False):
     """Asks both sides every case whose name has `only`. What it found: the differences that nothing explains, the
     expectations that nothing met, and how many cases there were."""
-    kafka = RealKafka(settings=["auto.create.topics.enable=true", "num.partitions=1"], disks=2)
+    settings = ["auto.create.topics.enable=true", "num.partitions=1", *compare_consumer_groups.KAFKA_SETTINGS]
+    kafka = RealKafka(settings=settings, disks=2)
     ottla = OwnCluster(brokers=1, controllers=1, disks=2)
     unexplained, met, asked = [], set(), 0
     try:

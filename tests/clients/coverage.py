@@ -7,6 +7,7 @@ Runs each client's suite against a fresh cluster and reads the request counters 
 Prints a table for docs/evidence/clients.md; exits 1 where an API in docs/protocol-support.md has no client.
 """
 
+import collections
 import os
 import re
 import subprocess
@@ -35,8 +36,9 @@ SUITES = {
     "kcat": ["test_kcat"],
     "Java tools": ["test_java", "test_java_groups"],
 }
-# This one has a cluster of its own, and both clients use it.
+# These have clusters of their own.
 KILLED = "leader killed: librdkafka, Java"
+CONSUMER_PROTOCOL = "KIP-848: librdkafka, Java"
 
 
 def advertised():
@@ -59,6 +61,25 @@ def under_failover():
     return Counted.found
 
 
+def in_the_consumer_protocol():
+    """The requests of the suites whose members speak the protocol of KIP-848."""
+    from test_groups_848 import ConsumerProtocolTest
+    from test_java_groups_848 import JavaConsumerProtocolTest
+
+    found = collections.Counter()
+    for suite in (ConsumerProtocolTest, JavaConsumerProtocolTest):
+
+        class Counted(suite):
+            @classmethod
+            def tearDownClass(cls):
+                found.update(cls.cluster.requests())
+                super().tearDownClass()
+
+        tests = unittest.defaultTestLoader.loadTestsFromTestCase(Counted)
+        assert unittest.TextTestRunner(stream=sys.stderr).run(tests).wasSuccessful()
+    return found
+
+
 def main():
     columns = {}
     for client, suites in SUITES.items():
@@ -75,6 +96,7 @@ def main():
         finally:
             cluster.close()
     columns[KILLED] = under_failover()
+    columns[CONSUMER_PROTOCOL] = in_the_consumer_protocol()
     print(f"| API | {' | '.join(columns)} |")
     print("|---" * (len(columns) + 1) + "|")
     uncovered = []

@@ -23,10 +23,12 @@ class OwnCluster:
     `OTTLA_BIN` names the binary.
     """
 
-    def __init__(self, brokers=3, controllers=3, disks=1):
+    def __init__(self, brokers=3, controllers=3, disks=1, settings=()):
+        """`settings` are `key=value`, for every node."""
         self._folder = tempfile.TemporaryDirectory(prefix="ottla-clients-")
         self.data = Path(self._folder.name) / "data"
         self._shape = ["--brokers", str(brokers), "--controllers", str(controllers), "--disks", str(disks)]
+        self._shape += [word for setting in settings for word in ("--set", setting)]
         self._base_port = free_base_port()
         self.bootstrap = ""
 

@@ -167,6 +167,8 @@ fn handle(request: Request, body: Bytes) -> Result<Pending, Refused> {
         ApiKey::ListGroups => run(request, body, handlers::list_groups::handle),
         ApiKey::DeleteGroups => run(request, body, handlers::delete_groups::handle),
         ApiKey::OffsetDelete => run(request, body, handlers::offset_delete::handle),
+        ApiKey::ConsumerGroupHeartbeat => run(request, body, handlers::consumer_group_heartbeat::handle),
+        ApiKey::ConsumerGroupDescribe => run(request, body, handlers::consumer_group_describe::handle),
         other => Err(Refused::UnknownApi(other as i16)),
     }
 }

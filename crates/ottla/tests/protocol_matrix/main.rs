@@ -6,6 +6,7 @@
 mod admin;
 mod cluster;
 mod configs;
+mod consumer_groups;
 mod ground;
 mod group_administration;
 mod group_offsets;
@@ -23,7 +24,7 @@ use kafka_protocol::messages::{ApiKey, ApiVersionsRequest};
 use support::{DevNode, text};
 
 /// What must be advertised, no more and no less.
-const ADVERTISED: [(ApiKey, i16, i16); 30] = [
+const ADVERTISED: [(ApiKey, i16, i16); 32] = [
     (ApiKey::Produce, 0, 13),
     (ApiKey::Fetch, 4, 17),
     (ApiKey::ListOffsets, 1, 10),
@@ -53,6 +54,8 @@ const ADVERTISED: [(ApiKey, i16, i16); 30] = [
     (ApiKey::IncrementalAlterConfigs, 0, 1),
     (ApiKey::OffsetDelete, 0, 0),
     (ApiKey::DescribeCluster, 0, 2),
+    (ApiKey::ConsumerGroupHeartbeat, 0, 1),
+    (ApiKey::ConsumerGroupDescribe, 0, 1),
     (ApiKey::DescribeTopicPartitions, 0, 0),
 ];
 
@@ -88,6 +91,8 @@ fn case_of(key: ApiKey) -> Option<Case> {
         ApiKey::DescribeGroups => groups::describe_groups,
         ApiKey::ListGroups => groups::list_groups,
         ApiKey::DeleteGroups => groups::delete_groups,
+        ApiKey::ConsumerGroupHeartbeat => consumer_groups::heartbeat,
+        ApiKey::ConsumerGroupDescribe => consumer_groups::describe,
         ApiKey::OffsetCommit => group_offsets::offset_commit,
         ApiKey::OffsetFetch => group_offsets::offset_fetch,
         ApiKey::OffsetDelete => group_offsets::offset_delete,
