@@ -20,7 +20,7 @@ step documentation
 RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked --quiet
 step "tests of every crate"
 cargo test --workspace --locked
-step "stock clients: confluent-kafka, kafka-python, kcat, Apache Kafka's Java tools"
+step "stock clients: confluent-kafka, kafka-python, aiokafka, kcat, Apache Kafka's Java tools"
 tests/clients/run.sh
 step "the main job, small"
 scripts/demo.sh --test

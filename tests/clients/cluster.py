@@ -7,11 +7,11 @@ import time
 import unittest
 
 from confluent_kafka import KafkaError, KafkaException
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic
 
 BOOTSTRAP = os.environ["OTTLA_BOOTSTRAP"]
 # Seconds until something counts as never coming. Generous: the machine may have more to do than this.
-PATIENCE = 120.0
+PATIENCE = 180.0
 # Seconds that an administrative request gives the cluster to carry it out.
 _OPERATION = 30.0
 CODECS = ["none", "gzip", "snappy", "lz4", "zstd"]
@@ -56,6 +56,15 @@ def carry_out(request, done):
             raise
 
 
+def add_partitions(name, count, client=None):
+    """Makes a topic have `count` partitions, which are more than it has."""
+    client = admin() if client is None else client
+    carry_out(
+        lambda: client.create_partitions([NewPartitions(name, count)], operation_timeout=_OPERATION)[name],
+        KafkaError.INVALID_PARTITIONS,
+    )
+
+
 def create_topic(name=None, partitions=1, replicas=3, config=None, client=None):
     """Creates a topic and returns its name. One that is there already was created by an earlier try of the same
     request, or by a producer of it: their requests for metadata create what is not there."""
@@ -71,10 +80,11 @@ def create_topic(name=None, partitions=1, replicas=3, config=None, client=None):
     return name
 
 
-def delete_topic(name):
+def delete_topic(name, client=None):
     """Deletes a topic that is there."""
+    client = admin() if client is None else client
     carry_out(
-        lambda: admin().delete_topics([name], operation_timeout=_OPERATION)[name],
+        lambda: client.delete_topics([name], operation_timeout=_OPERATION)[name],
         KafkaError.UNKNOWN_TOPIC_OR_PART,
     )
 
@@ -84,16 +94,26 @@ def recreate_topic(name):
     create_topic(name)
 
 
+class NeverHappened(AssertionError):
+    """A condition was waited for in vain."""
+
+
+def wait_until(condition, what):
+    """Waits for a condition, which is called again and again; returns what it returned. `what` may be a function."""
+    deadline = time.monotonic() + PATIENCE
+    while not (result := condition()):
+        if time.monotonic() > deadline:
+            raise NeverHappened(what() if callable(what) else what)
+        time.sleep(0.05)
+    return result
+
+
 class WaitingTest(unittest.TestCase):
     """A test that waits for conditions, never for a time."""
 
     def wait_until(self, condition, what):
         """Waits for a condition, which is called again and again."""
-        deadline = time.monotonic() + PATIENCE
-        while not (result := condition()):
-            self.assertLess(time.monotonic(), deadline, what)
-            time.sleep(0.05)
-        return result
+        return wait_until(condition, what)
 
 
 class ClusterTest(WaitingTest):

@@ -17,25 +17,15 @@ from pathlib import Path
 
 from own_cluster import ROOT, OwnCluster
 
-# In test_groups librdkafka has one guest.
-GUEST = "test_groups.GroupsTest.test_kafka_python"
-
-
-def tests_of_groups():
-    """The names of librdkafka's tests of groups."""
-    os.environ.setdefault("OTTLA_BOOTSTRAP", "")
-    from test_groups import GroupsTest
-
-    names = unittest.TestLoader().getTestCaseNames(GroupsTest)
-    return [name for name in (f"test_groups.GroupsTest.{name}" for name in names) if name != GUEST]
-
-
+# Of each client: its suites, and which rows of the groups' scenarios are its.
 SUITES = {
-    "librdkafka": ["test_librdkafka", "test_admin", *tests_of_groups()],
-    "kafka-python": ["test_kafka_python", GUEST],
-    "kcat": ["test_kcat"],
-    "Java tools": ["test_java", "test_java_groups"],
+    "librdkafka": (["test_librdkafka", "test_admin", "test_groups"], "(come and go|commits), confluent"),
+    "kafka-python": (["test_kafka_python"], "(come and go|commits), kafka-python"),
+    "aiokafka": (["test_aiokafka"], "(come and go|commits), aiokafka"),
+    "kcat": (["test_kcat"], None),
+    "Java tools": (["test_java", "test_java_groups"], "(come and go|commits), java|kafka-consumer-groups"),
 }
+GROUPS = "test_group_scenarios.UndisturbedTest"
 # These have clusters of their own.
 KILLED = "leader killed: librdkafka, Java"
 CONSUMER_PROTOCOL = "KIP-848: librdkafka, Java"
@@ -82,14 +72,15 @@ def in_the_consumer_protocol():
 
 def main():
     columns = {}
-    for client, suites in SUITES.items():
+    for client, (suites, rows) in SUITES.items():
         cluster = OwnCluster()
         try:
             cluster.start()
+            choice = {"OTTLA_BOOTSTRAP": cluster.bootstrap, "CLIENTS_FULL": "1", "CLIENTS_ONLY": rows or ""}
             subprocess.run(
-                [sys.executable, "-m", "unittest", "-q", *suites],
+                [sys.executable, "-m", "unittest", "-q", *suites, *([GROUPS] if rows else [])],
                 cwd=Path(__file__).parent,
-                env=dict(os.environ, OTTLA_BOOTSTRAP=cluster.bootstrap),
+                env=os.environ | choice,
                 check=True,
             )
             columns[client] = cluster.requests()

@@ -4,8 +4,9 @@ import glob
 import os
 import subprocess
 import tempfile
-import threading
 from pathlib import Path
+
+import running
 
 _MAIN = {
     "kafka-broker-api-versions": "org.apache.kafka.tools.BrokerApiVersionsCommand",
@@ -54,46 +55,19 @@ def output(tool, *arguments, text=None):
     return done.stdout
 
 
-class Running:
+class Running(running.Running):
     """A tool that runs until it is ended; `lines` is what it has printed, `log` what it complained of."""
 
     def __init__(self, tool, *arguments, config=None, each=None):
         """`config` are settings of the client, for a tool that takes them as --command-config; `each` is called with
         every line, which is not kept then."""
-        self.lines, self.log = [], []
         self._folder = tempfile.TemporaryDirectory()
         if config:
             path = Path(self._folder.name) / "client.properties"
             path.write_text("".join(f"{key}={value}\n" for key, value in config.items()))
             arguments += ("--command-config", str(path))
-        self._process = subprocess.Popen(
-            command(tool, *arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
-        self._threads = [
-            threading.Thread(target=self._keep, args=(self._process.stdout, each or self.lines.append)),
-            threading.Thread(target=self._keep, args=(self._process.stderr, self.log.append)),
-        ]
-        for thread in self._threads:
-            thread.start()
+        super().__init__(command(tool, *arguments), each)
 
-    @staticmethod
-    def _keep(stream, keep):
-        for line in stream:
-            keep(line.rstrip("\n"))
-
-    def end(self):
-        """Ends it in order, once; returns whether it did. Everything it printed has been kept then."""
-        self._process.terminate()
-        try:
-            self._process.wait(PATIENCE)
-            in_order = True
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-            in_order = False
-        for thread in self._threads:
-            thread.join()
-        self._process.stdout.close()
-        self._process.stderr.close()
+    def _reap(self):
+        super()._reap()
         self._folder.cleanup()
-        return in_order

@@ -1,9 +1,12 @@
 #!/usr/bin/env bash
 # Real clients, unmodified, against clusters of real processes: confluent-kafka (librdkafka),
-# kafka-python, kcat, and Apache Kafka's own Java tools.
+# kafka-python, aiokafka, kcat, and Apache Kafka's own Java tools.
 #
-#   tests/clients/run.sh [unittest arguments…]
+#   tests/clients/run.sh [--full] [unittest arguments…]
 #   tests/clients/run.sh --script FILE [arguments…]     another Python file of this folder instead
+#
+# --full: every scenario of groups with every client, and 1,000 groups at once (tests/clients/group_scenarios.py), where
+# the quick form takes some of them.
 #
 # Keeps the clients in target/test-clients; the cluster takes free ports and a temporary folder, and is
 # stopped at the end. OTTLA_BOOTSTRAP names a running cluster to use instead; OTTLA_BIN a binary that is
@@ -30,6 +33,10 @@ if [ -z "${OTTLA_BIN:-}" ]; then
 fi
 export OTTLA_BIN
 export PYTHONDONTWRITEBYTECODE=1
+if [ "${1:-}" = --full ]; then
+  export CLIENTS_FULL=1
+  shift
+fi
 
 if [ -z "${OTTLA_BOOTSTRAP:-}" ] && [ "${1:-}" != --script ]; then
   work=$(mktemp -d)

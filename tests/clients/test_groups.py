@@ -1,9 +1,6 @@
-"""Consumer groups with stock clients: confluent-kafka (librdkafka) and kafka-python."""
+"""What confluent-kafka (librdkafka) lets one see of groups from close by: commits one by one, static members,
+administration. What groups live through is in test_group_scenarios."""
 
-import threading
-import time
-
-import kafka
 from confluent_kafka import (
     Consumer,
     ConsumerGroupState,
@@ -12,10 +9,8 @@ from confluent_kafka import (
     Producer,
     TopicPartition,
 )
-from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic
 
-from cluster import BOOTSTRAP, PATIENCE, ClusterTest, WaitingTest, admin, create_topic, delete_topic, unused_name
-from own_cluster import OwnCluster
+from cluster import BOOTSTRAP, PATIENCE, ClusterTest, admin, create_topic, unused_name
 
 PARTITIONS = 4
 # librdkafka tells of every broken connection.
@@ -139,74 +134,12 @@ class GroupsTest(ClusterTest):
         self.take(automatic, 40)
         self.wait_until(lambda: self.committed() == [20] * PARTITIONS, "nothing is committed automatically")
 
-    def test_members_share_and_take_over(self):
-        first = self.join()
-        self.settle((first, 4))
-        second = self.join()
-        self.settle((first, 2), (second, 2))
-        self.leave(first)
-        self.settle((second, 4))
-
     def test_a_member_that_stops_polling_is_replaced(self):
         # librdkafka leaves the group by itself when its application does not poll.
         lazy = self.join(max_poll_interval_ms=6000)
         self.settle((lazy, 4))
         eager = self.join()
         self.settle((eager, 4))
-
-    def test_cooperative_members(self):
-        first = self.join(partition_assignment_strategy="cooperative-sticky")
-        self.settle((first, 4))
-        second = self.join(partition_assignment_strategy="cooperative-sticky")
-        self.settle((first, 2), (second, 2))
-        self.leave(second)
-        self.settle((first, 4))
-
-    def test_each_assignor(self):
-        for assignor in ["range", "roundrobin", "cooperative-sticky"]:
-            with self.subTest(assignor):
-                self.group = unused_name()
-                members = [self.join(partition_assignment_strategy=assignor) for _ in range(3)]
-
-                def settled():
-                    for consumer in members:
-                        consumer.poll(0.05)
-                    return sorted(len(consumer.assignment()) for consumer in members) == [1, 1, 2]
-
-                self.wait_until(settled, "not shared")
-                owned = sorted(p.partition for consumer in members for p in consumer.assignment())
-                self.assertEqual(owned, list(range(PARTITIONS)))
-                for consumer in members:
-                    self.leave(consumer)
-
-    def test_partitions_are_added_while_it_consumes(self):
-        members = [self.join(topic_metadata_refresh_interval_ms=500) for _ in range(2)]
-        self.settle(*((consumer, 2) for consumer in members))
-        more = NewPartitions(self.topic, 2 * PARTITIONS)
-        admin().create_partitions([more], operation_timeout=PATIENCE)[self.topic].result(PATIENCE)
-        self.settle(*((consumer, 4) for consumer in members))
-
-    def test_a_topic_is_deleted_under_a_group(self):
-        fill(BOOTSTRAP, self.topic, 40)
-        consumer = self.join(allow_auto_create_topics=False, topic_metadata_refresh_interval_ms=500)
-        self.take(consumer, 40)
-        consumer.commit(asynchronous=False)
-        self.assertEqual(self.committed(), [10] * PARTITIONS)
-        delete_topic(self.topic)
-        self.wait_until(lambda: self.committed() == [-1001] * PARTITIONS, "its offsets are kept")
-        # The group goes on with a topic that is there.
-        other = create_topic(partitions=PARTITIONS)
-        fill(BOOTSTRAP, other, 4)
-        consumer.subscribe([other])
-        found = []
-
-        def read():
-            message = consumer.poll(0.2)
-            if message is not None and not message.error():
-                found.append(int(message.value()))
-            return len(found) == 4
-
-        self.wait_until(read, "the other topic is not read")
 
     def test_a_static_member_comes_back_without_a_rebalance(self):
         stays = self.join(group_instance_id="stays")
@@ -231,40 +164,6 @@ class GroupsTest(ClusterTest):
 
         self.wait_until(is_fenced, "the first instance goes on")
         self.assertIn(fenced[0], (KafkaError.FENCED_INSTANCE_ID, KafkaError._FATAL))
-
-    def test_more_members_than_partitions(self):
-        members = [self.join() for _ in range(6)]
-
-        def settled():
-            for consumer in members:
-                consumer.poll(0.02)
-            return sorted(len(consumer.assignment()) for consumer in members) == [0, 0, 1, 1, 1, 1]
-
-        self.wait_until(settled, "not shared")
-        active = next(consumer for consumer in members if consumer.assignment())
-        members.remove(active)
-        self.leave(active)
-
-        def stepped_in():
-            for consumer in members:
-                consumer.poll(0.02)
-            return sorted(len(consumer.assignment()) for consumer in members) == [0, 1, 1, 1, 1]
-
-        self.wait_until(stepped_in, "nobody steps in")
-
-    def test_no_committed_offset_and_no_reset(self):
-        fill(BOOTSTRAP, self.topic, 4)
-        consumer = self.join(auto_offset_reset="error")
-        errors = []
-
-        def refused():
-            message = consumer.poll(0.2)
-            if message is not None and message.error():
-                errors.append(message.error().code())
-            return errors
-
-        self.wait_until(refused, "no error came")
-        self.assertEqual(errors[0], KafkaError._AUTO_OFFSET_RESET)
 
     def test_a_commit_of_an_old_member_is_refused(self):
         fill(BOOTSTRAP, self.topic, 4)
@@ -294,159 +193,3 @@ class GroupsTest(ClusterTest):
         self.leave(consumer)
         admin().delete_consumer_groups([self.group])[self.group].result(PATIENCE)
         self.assertEqual(set(self.committed()), {-1001}, "what was committed is gone with the group")
-
-    def test_kafka_python(self):
-        fill(BOOTSTRAP, self.topic, 40)
-
-        def join():
-            return kafka.KafkaConsumer(
-                self.topic,
-                bootstrap_servers=BOOTSTRAP.split(","),
-                group_id=self.group,
-                auto_offset_reset="earliest",
-                enable_auto_commit=False,
-                session_timeout_ms=6000,
-                heartbeat_interval_ms=300,
-            )
-
-        first = join()
-        seen = []
-
-        def read():
-            for records in first.poll(timeout_ms=200).values():
-                seen.extend(int(record.value) for record in records)
-            return len(seen) >= 40
-
-        self.wait_until(read, "not everything came")
-        self.assertEqual(sorted(seen), list(range(40)))
-        first.commit()
-        self.assertEqual(self.committed(), [10] * PARTITIONS)
-        second = join()
-
-        def shared():
-            first.poll(timeout_ms=100)
-            second.poll(timeout_ms=100)
-            return len(first.assignment()) == len(second.assignment()) == 2
-
-        self.wait_until(shared, "not shared")
-        first.close()
-
-        def took_over():
-            second.poll(timeout_ms=100)
-            return len(second.assignment()) == PARTITIONS
-
-        self.wait_until(took_over, "not taken over")
-        second.close()
-
-
-class Worker:
-    """Reads and commits from a thread, and remembers which commits were acknowledged."""
-
-    def __init__(self, bootstrap, group, topic, **config):
-        self.seen = set()
-        self.acknowledged = {}
-        self._stopping = threading.Event()
-        self._consumer = member(group, topic, bootstrap, **config)
-        self._thread = threading.Thread(target=self._run)
-        self._thread.start()
-
-    def _run(self):
-        while not self._stopping.is_set():
-            messages = [m for m in self._consumer.consume(50, 0.2) if not m.error()]
-            self.seen.update(int(message.value()) for message in messages)
-            if messages:
-                try:
-                    for done in self._consumer.commit(asynchronous=False) or []:
-                        if not done.error:
-                            known = self.acknowledged.get(done.partition, 0)
-                            self.acknowledged[done.partition] = max(known, done.offset)
-                except KafkaException:
-                    # The coordinator is dead, or there is a rebalance: the next commit says it all.
-                    pass
-        self._consumer.close()
-
-    def stop(self):
-        self._stopping.set()
-        self._thread.join()
-
-
-def coordinator_of(cluster, group):
-    """The broker that answers for the group; none while leaderships move."""
-    # librdkafka's admin client does not look for a coordinator again that says to be none any more.
-    client = AdminClient({"bootstrap.servers": cluster.bootstrap, "log_level": QUIET})
-    try:
-        found = client.describe_consumer_groups([group], request_timeout=PATIENCE)[group].result(PATIENCE)
-    except KafkaException:
-        return None
-    return found.coordinator.id
-
-
-class CoordinatorKilledTest(WaitingTest):
-    KILLS = 3
-    BETWEEN = 400
-
-    def setUp(self):
-        self.cluster = OwnCluster()
-        self.addCleanup(self.cluster.close)
-        self.cluster.start()
-
-    def test_no_committed_offset_is_lost_or_moved_back(self):
-        self.kill_coordinators()
-
-    def test_nor_with_cooperative_members(self):
-        self.kill_coordinators(partition_assignment_strategy="cooperative-sticky")
-
-    def kill_coordinators(self, **config):
-        cluster, group, topic = self.cluster, "survivors", "work"
-        client = AdminClient({"bootstrap.servers": cluster.bootstrap, "log_level": QUIET})
-        client.create_topics([NewTopic(topic, PARTITIONS, 3)], operation_timeout=PATIENCE)[topic].result(PATIENCE)
-        workers = [Worker(cluster.bootstrap, group, topic, **config) for _ in range(2)]
-        probe = Consumer({"bootstrap.servers": cluster.bootstrap, "group.id": group, "log_level": QUIET})
-        sent = 0
-        try:
-            for _ in range(self.KILLS):
-                fill(cluster.bootstrap, topic, self.BETWEEN, first=sent)
-                sent += self.BETWEEN
-                coordinator = self.wait_until(lambda: coordinator_of(cluster, group), "nobody coordinates")
-                fill(cluster.bootstrap, topic, self.BETWEEN, first=sent)
-                sent += self.BETWEEN
-                acknowledged = self.acknowledged(workers)
-                began = time.monotonic()
-                cluster.kill(coordinator)
-                committed = self.committed(probe, topic)
-                print(f"coordinator answers {time.monotonic() - began:.2f} s after its kill -9")
-                for partition, offset in acknowledged.items():
-                    self.assertGreaterEqual(committed[partition], offset, f"partition {partition} went back")
-                self.wait_until(lambda: len(self.seen(workers)) == sent, "not everything was consumed")
-                cluster.start()
-        finally:
-            for worker in workers:
-                worker.stop()
-        self.assertEqual(self.seen(workers), set(range(sent)))
-        committed = self.committed(probe, topic)
-        for partition, offset in self.acknowledged(workers).items():
-            self.assertGreaterEqual(committed[partition], offset)
-        probe.close()
-
-    def committed(self, probe, topic):
-        def asked():
-            try:
-                found = probe.committed(parts(topic), timeout=2)
-            except KafkaException:
-                return None
-            return found if not any(position.error for position in found) else None
-
-        found = self.wait_until(asked, "nobody knows what is committed")
-        return {position.partition: position.offset for position in found}
-
-    @staticmethod
-    def acknowledged(workers):
-        highest = {}
-        for worker in workers:
-            for partition, offset in dict(worker.acknowledged).items():
-                highest[partition] = max(highest.get(partition, 0), offset)
-        return highest
-
-    @staticmethod
-    def seen(workers):
-        return set().union(*(worker.seen for worker in workers))

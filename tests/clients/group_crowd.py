@@ -1,0 +1,101 @@
+"""Many groups at once, one consumer each: all are served, and a coordinator's death loses none of them."""
+
+import random
+
+from confluent_kafka import KafkaException
+
+import group_run
+from cluster import wait_until
+from group_administration import GroupsTool, expect
+from guarantees import History
+from members import AIOKAFKA, Member, kinds
+
+_RECORDS = 5
+_SESSION_TIMEOUT_MS = 45_000
+
+
+class Crowd:
+    """As many groups as asked for, in one process; it can stand where a `group_run.Run` does."""
+
+    def __init__(self, count, cluster, killer, seed):
+        self.cluster, self._killer = cluster, killer
+        self.name = f"{count} groups at once, {AIOKAFKA}, sync"
+        self.chance = random.Random(f"{seed} {self.name}")
+        self.step = "begins"
+        self.kills = []
+        # The one that is asked for the coordinator that dies. The others have other coordinators, some of them this one.
+        self.group = killer.group_name(self.name) if killer else group_run.name_of(self.name)
+        self.histories = {f"{self.group}-{number}": History() for number in range(count - 1)}
+        self.histories[self.group] = History()
+        self._place = (f"{self.group}-topic", 0)
+        self._member, self._sent = None, 0
+
+    def __str__(self):
+        return f"{self.name}: {self.step}"
+
+    @property
+    def can_be_struck(self):
+        return self.histories[self.group].has_begun()
+
+    def go(self):
+        """Returns what was wrong, in words."""
+        steps = [("all join", self._join), ("all read on", self._read), ("all are described", self._describe)]
+        moment = self.chance.randrange(len(steps))
+        try:
+            for number, (self.step, act) in enumerate(steps):
+                if self._killer and number == moment:
+                    self._killer.strike_soon(self, self.chance.uniform(0, 3))
+                act()
+            self.step = "end"
+            if self._killer:
+                wait_until(lambda: self.kills, "nobody killed the coordinator")
+            self._read()
+            expect(self._member.stop(), True, "ended in order")
+            self._member = None
+            return self._judge()
+        except (AssertionError, KafkaException) as failure:
+            return [*self._judge(), f"{type(failure).__name__}: {failure}", str(self._member)]
+        finally:
+            self.step = "over"
+            if self._member:
+                self._member.kill()
+
+    def figures(self):
+        """What happened, for a line of evidence."""
+        found = [history.summary() for history in self.histories.values()]
+        each, commits = found[0]["records"], sum(one["commits"] for one in found)
+        return f"{each} records to each, {commits} commits, {sum(one['refused'] for one in found)} refused"
+
+    def _join(self):
+        topic, _ = self._place
+        self.cluster.create_topic(topic, 1)
+        [kind] = kinds(AIOKAFKA)[:1]
+        place = self.cluster.bootstrap, [topic]
+        self._member = Member("crowd", kind, self.histories, *place, "sync", "earliest", _SESSION_TIMEOUT_MS)
+        self._read()
+
+    def _read(self):
+        """Some records come, and every group reads and commits them."""
+        flow = group_run.Flow(self.cluster.bootstrap, self.histories.values(), [self._place], first=self._sent)
+        wait_until(lambda: flow.sent >= self._sent + _RECORDS, "nothing is produced")
+        flow.stop()
+        self._sent = flow.sent
+        expect(flow.errors, [], "produced")
+        wait_until(lambda: not any(history.undelivered() for history in self.histories.values()), self._progress)
+        wait_until(lambda: all(h.floor() == h.ends() for h in self.histories.values()), self._progress)
+
+    def _progress(self):
+        waiting = sum(bool(history.undelivered()) for history in self.histories.values())
+        open_ = sum(history.floor() != history.ends() for history in self.histories.values())
+        return f"of {len(self.histories)} groups {waiting} wait for records, {open_} have not committed"
+
+    def _describe(self):
+        """The tool asks for all of them at once, and finds what they have committed."""
+        tool = GroupsTool(self.cluster.bootstrap)
+        rows = tool.table("--describe", "--all-groups", "--offsets")
+        found = {row["GROUP"]: (row["CURRENT-OFFSET"], row["LAG"]) for row in rows if row["GROUP"] in self.histories}
+        end = next(iter(self.histories.values())).ends()[self._place]
+        expect(found, dict.fromkeys(self.histories, (str(end), "0")), "described")
+
+    def _judge(self):
+        return [problem for history in self.histories.values() for problem in history.violations(exactly_once=True)]

@@ -1,0 +1,240 @@
+"""What groups live through, as a table: scenario by client, by its way of committing.
+
+A scenario is a list of steps. Records flow from its beginning to its end; after each step the partitions must be
+shared evenly among those who can read, and everything produced so far must have been delivered and committed.
+"""
+
+import dataclasses
+from collections.abc import Callable
+
+from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException, TopicPartition
+
+from cluster import add_partitions, wait_until
+from group_run import Run
+from members import AIOKAFKA, CONFLUENT, JAVA, JAVA_CONSOLE, KAFKA_PYTHON, Kind, kinds
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """Something that happens to a group."""
+
+    name: str
+    act: Callable[[Run], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Scenario:
+    """A life of a group."""
+
+    name: str
+    steps: list
+    # Every member commits and stops cleanly.
+    exactly_once: bool = True
+    topics: int = 1
+    partitions: int = 4
+    reset: str = "earliest"
+    # Somebody's session ends.
+    is_session_short: bool = False
+    # As what the first records are produced (`History.produced`).
+    first_role: str = "required"
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """A scenario with a client; with several, they are members of one group."""
+
+    scenario: Scenario
+    kinds: tuple
+    commit: str
+
+    def __str__(self):
+        return f"{self.scenario.name}, {' + '.join(map(str, self.kinds))}, {self.commit}"
+
+
+# Steps.
+
+
+def join(count):
+    return Step(f"{count} join", lambda run: run.join(count))
+
+
+def leave(count=1):
+    def act(run):
+        for member in run.owners(count):
+            run.stop(member)
+
+    return Step(f"{count} leave", act)
+
+
+def kill():
+    return Step("one is killed", lambda run: run.kill(run.owners()[0]))
+
+
+def pause():
+    # The others own everything once its session is over.
+    return Step("one stands still beyond its session", lambda run: run.owners()[0].pause())
+
+
+def resume():
+    def act(run):
+        next(member for member in run.members if member.is_paused).resume()
+
+    return Step("it goes on", act)
+
+
+def produce_what_is_too_old():
+    def act(run):
+        # Something for each partition, before anybody reads; what follows may be seen or not.
+        wait_until(lambda: run.flow.sent >= 10 * len(run.flow.places), "nothing is produced")
+        run.flow.role = "optional"
+        mark = run.flow.sent
+        wait_until(lambda: run.flow.reported(mark), "it is not known what became of the first records")
+
+    return Step("records of before", act)
+
+
+def require_from_now_on():
+    def act(run):
+        run.flow.role = "required"
+
+    return Step("every position is committed", act)
+
+
+def join_in_vain():
+    def act(run):
+        run.join(1)
+        [member] = run.members
+        wait_until(member.reset_is_refused, lambda: f"no error: {member}")
+        run.kill(member)
+
+    return Step("one finds no committed offset", act)
+
+
+def commit_the_beginning():
+    def act(run):
+        parts = [TopicPartition(topic, partition, 0) for topic, partition in run.observer.places]
+        asked = ConsumerGroupTopicPartitions(run.group, parts)
+
+        def done():
+            # The one that was killed is a member until its session is over.
+            try:
+                answers = run.cluster.admin.alter_consumer_group_offsets([asked], request_timeout=20)
+                answer = answers[run.group].result(40)
+                return not any(part.error for part in answer.topic_partitions)
+            except (KafkaException, TimeoutError):
+                return False
+
+        wait_until(done, "the group's offsets cannot be set")
+
+    return Step("an operator sets its offsets", act)
+
+
+def grow():
+    def act(run):
+        [topic] = run.topics
+        count = 2 * run.scenario.partitions
+        add_partitions(topic, count, client=run.cluster.admin)
+        places = [(topic, partition) for partition in range(count)]
+        run.observer.places = run.flow.places = places
+        # Each of the new ones has something to read.
+        wait_until(lambda: len(run.history.ends()) == count, "nothing is produced to the new partitions")
+
+    return Step("partitions are added", act)
+
+
+def lose_a_topic():
+    def act(run):
+        kept, doomed = run.topics
+        run.flow.places = [place for place in run.flow.places if place[0] == kept]
+        run.catch_up()
+        run.observer.places = list(run.flow.places)
+        run.history.forget(doomed)
+        run.cluster.delete_topic(doomed)
+        if not run.is_disturbed:
+            # As with Kafka, a coordinator that takes over just then may not hear of it: they expire.
+            gone = {(doomed, partition): -1 for partition in range(run.scenario.partitions)}
+            wait_until(lambda: run.observer.ask(gone) == gone, "the offsets of the deleted topic are kept")
+
+    return Step("a topic is deleted", act)
+
+
+# The table.
+
+COME_AND_GO = Scenario("come and go", [join(1), join(1), leave(), join(2), leave()])
+COMMITS = Scenario("commits", [join(2), leave(), join(1)])
+LATEST = Scenario(
+    "latest",
+    [produce_what_is_too_old(), join(2), require_from_now_on(), leave()],
+    reset="latest",
+    first_role="unwanted",
+)
+NONE = Scenario(
+    "none",
+    [join_in_vain(), commit_the_beginning(), join(2), leave()],
+    reset="none",
+    is_session_short=True,
+    exactly_once=False,
+)
+KILLED = Scenario("killed", [join(3), kill(), join(1), kill()], is_session_short=True, exactly_once=False)
+PAUSED = Scenario("paused", [join(2), pause(), resume(), leave()], is_session_short=True, exactly_once=False)
+GROWING = Scenario("growing topic", [join(2), grow(), leave()])
+DELETED = Scenario("deleted topic", [join(2), lose_a_topic(), leave()], topics=2)
+STANDBY = Scenario("twelve on six", [join(12), leave(6)], partitions=6)
+
+TOGETHER = Scenario("all clients in one group", [join(4), leave(), leave()])
+
+CLIENTS = (CONFLUENT, KAFKA_PYTHON, AIOKAFKA, JAVA, JAVA_CONSOLE)
+_READ_SEVERAL_TOPICS = (CONFLUENT, KAFKA_PYTHON, AIOKAFKA, JAVA_CONSOLE)
+_TELL_OF_THEIR_SHARE = (CONFLUENT, KAFKA_PYTHON, AIOKAFKA, JAVA)
+
+
+def _row(scenario, kind, commit=None):
+    return Row(scenario, (kind,), commit or kind.commits[0])
+
+
+def every_row():
+    """Everything: the full form."""
+    rows = [_row(COME_AND_GO, kind) for client in CLIENTS for kind in kinds(client, every_assignor=True)]
+    rows += [_row(COMMITS, kind, commit) for client in CLIENTS for kind in kinds(client) for commit in kind.commits]
+    for scenario, who in [
+        (LATEST, _TELL_OF_THEIR_SHARE),
+        (NONE, _TELL_OF_THEIR_SHARE),
+        (KILLED, CLIENTS),
+        (PAUSED, CLIENTS),
+        (GROWING, CLIENTS),
+        (DELETED, _READ_SEVERAL_TOPICS),
+        (STANDBY, _TELL_OF_THEIR_SHARE),
+    ]:
+        rows += [_row(scenario, kind) for client in who for kind in kinds(client)]
+    return [*rows, mixed()]
+
+
+def mixed():
+    """All clients in one group: they understand each other's subscriptions and assignments."""
+    found = [kind for client in _TELL_OF_THEIR_SHARE for kind in kinds(client, every_assignor=True)]
+    return Row(TOGETHER, tuple(kind for kind in found if kind == Kind(kind.client, "range")), "sync")
+
+
+def one_of_each():
+    """Each client by itself, and all of them together."""
+    return [*(_row(COME_AND_GO, kinds(client)[0]) for client in CLIENTS), mixed()]
+
+
+def quick_rows():
+    """Every scenario, every assignor of the Python clients, and each client in several of them."""
+    python = (CONFLUENT, KAFKA_PYTHON, AIOKAFKA)
+    rows = [_row(COME_AND_GO, kind) for client in python for kind in kinds(client, every_assignor=True)]
+    picked = [
+        (COMMITS, CONFLUENT, "async"),
+        (COMMITS, KAFKA_PYTHON, "async"),
+        (COMMITS, AIOKAFKA, "auto"),
+        (COMMITS, JAVA_CONSOLE, "auto"),
+        (LATEST, AIOKAFKA, "sync"),
+        (NONE, CONFLUENT, "sync"),
+        (KILLED, JAVA, "sync"),
+        (PAUSED, KAFKA_PYTHON, "sync"),
+        (GROWING, CONFLUENT, "sync"),
+        (DELETED, KAFKA_PYTHON, "sync"),
+        (STANDBY, CONFLUENT, "sync"),
+    ]
+    return rows + [_row(scenario, kinds(client)[0], commit) for scenario, client, commit in picked]

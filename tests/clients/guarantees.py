@@ -1,0 +1,176 @@
+"""What a group's consumers may rely on, checked against what was produced, delivered and committed.
+
+1. A committed offset is never lost and never moves backwards.
+2. Every record is delivered at least once.
+3. It is delivered exactly once where members commit and stop cleanly; and in every case at most one delivery of a
+   record is followed by an acknowledged commit of it: what somebody has finished nobody gets again.
+
+A place is (topic, partition). Values are unique; they name the records.
+"""
+
+import collections
+import dataclasses
+import enum
+import threading
+
+
+class Fate(enum.Enum):
+    """What the member that got a record was told of its commit."""
+
+    OPEN = "not answered"
+    REFUSED = "refused"
+    ACKNOWLEDGED = "acknowledged"
+
+
+@dataclasses.dataclass
+class Delivery:
+    """A record in a member's hands."""
+
+    member: str
+    fate: Fate = Fate.OPEN
+
+
+class History:
+    """What happened to one group. Its methods may be called from several threads."""
+
+    def __init__(self):
+        self._lock = threading.Lock()
+        self._places = {}
+        self._unwanted = set()
+        self._optional = set()
+        self._ends = collections.Counter()
+        self._deliveries = collections.defaultdict(list)
+        # Of each member: by place, the deliveries (offset, delivery) that no commit has covered yet.
+        self._open = collections.defaultdict(lambda: collections.defaultdict(list))
+        self._floor = {}
+        self._seen = {}
+        self._undelivered = set()
+        self.commits = 0
+        self.refusals = 0
+        self.problems = []
+
+    # What happens.
+
+    def produced(self, value, place, offset, optional=False, unwanted=False):
+        """A record was acknowledged. One that is `optional` need not be delivered, one that is `unwanted` must not."""
+        with self._lock:
+            self._places[value] = (place, offset)
+            self._ends[place] = max(self._ends[place], offset + 1)
+            if unwanted:
+                self._unwanted.add(value)
+            elif optional:
+                self._optional.add(value)
+            elif value not in self._deliveries:
+                self._undelivered.add(value)
+
+    def delivered(self, member, value, place=None, offset=None):
+        """A member got a record; some members tell nothing but its value."""
+        with self._lock:
+            delivery = Delivery(member)
+            self._deliveries[value].append(delivery)
+            self._undelivered.discard(value)
+            if place is not None:
+                self._open[member][place].append((offset, delivery))
+
+    def assigned(self, member, places):
+        """A member got these places: what it read of them before is none of its business any more."""
+        with self._lock:
+            for place in places:
+                self._open[member].pop(place, None)
+
+    revoked = assigned
+
+    def committed(self, member, offsets, acknowledged):
+        """A member was told what became of its commit of `offsets`, by place."""
+        fate = Fate.ACKNOWLEDGED if acknowledged else Fate.REFUSED
+        with self._lock:
+            self.commits += acknowledged
+            self.refusals += not acknowledged
+            for place, offset in offsets.items():
+                held = self._open[member][place]
+                for _, delivery in (entry for entry in held if entry[0] < offset):
+                    delivery.fate = fate
+                if acknowledged:
+                    # What was refused may be committed yet.
+                    self._open[member][place] = [entry for entry in held if entry[0] >= offset]
+                    self._floor[place] = max(self._floor.get(place, 0), offset)
+
+    def forget(self, topic):
+        """A topic is deleted, and with it what was committed."""
+        with self._lock:
+            for known in (self._floor, self._seen):
+                for place in [place for place in known if place[0] == topic]:
+                    del known[place]
+
+    # What is asked of the coordinator.
+
+    def floor(self):
+        """Under which no offset may be that is asked for from now on."""
+        with self._lock:
+            return dict(self._floor)
+
+    def observed(self, floor, offsets):
+        """The coordinator named `offsets` by place (-1 for none), asked after `floor` was taken."""
+        with self._lock:
+            for place, offset in offsets.items():
+                least = floor.get(place)
+                # A topic may have been deleted since.
+                if least is not None and place in self._floor and offset < least:
+                    known = "nothing" if offset < 0 else offset
+                    self.problems.append(f"{place}: committed was {least}, then the coordinator said {known}")
+                if offset >= 0:
+                    self._floor[place] = max(self._floor.get(place, 0), offset)
+            self._seen = dict(offsets)
+
+    # What is waited for.
+
+    def seen(self):
+        """The committed offsets as the coordinator named them last."""
+        with self._lock:
+            return dict(self._seen)
+
+    def undelivered(self):
+        """The values that somebody must get yet."""
+        with self._lock:
+            return set(self._undelivered)
+
+    def ends(self):
+        """Behind the last record that was produced, by place."""
+        with self._lock:
+            return dict(self._ends)
+
+    def has_begun(self):
+        """Whether somebody got something."""
+        with self._lock:
+            return bool(self._deliveries)
+
+    # The judgement.
+
+    def violations(self, exactly_once):
+        """What broke a promise, in words; `exactly_once` where every member committed and stopped cleanly."""
+        with self._lock:
+            found = list(self.problems)
+            found += [f"record {value} at {self._places[value]} was never delivered" for value in self._undelivered]
+            for value, deliveries in self._deliveries.items():
+                place = self._places.get(value)
+                if place is None:
+                    found.append(f"record {value} was delivered and never produced")
+                elif value in self._unwanted:
+                    found.append(f"record {value} at {place} was delivered to {deliveries[0].member}, behind its start")
+                told = ", ".join(f"{delivery.member} ({delivery.fate.value})" for delivery in deliveries)
+                if sum(delivery.fate is Fate.ACKNOWLEDGED for delivery in deliveries) > 1:
+                    found.append(f"record {value} at {place} was finished more than once: {told}")
+                elif exactly_once and sum(delivery.fate is not Fate.REFUSED for delivery in deliveries) > 1:
+                    found.append(f"record {value} at {place} was delivered more than once: {told}")
+            return sorted(found)
+
+    def summary(self):
+        """Figures for a line of evidence."""
+        with self._lock:
+            counts = [len(deliveries) for deliveries in self._deliveries.values()]
+            return {
+                "records": len(self._places) - len(self._unwanted),
+                "twice": sum(count > 1 for count in counts),
+                "commits": self.commits,
+                "refused": self.refusals,
+            }
