@@ -9,7 +9,7 @@ import time
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
-from cluster import PATIENCE, NeverHappened, create_topic, delete_topic, wait_until
+from cluster import PATIENCE, NeverHappened, add_partitions, create_topic, delete_topic, wait_until
 from guarantees import History
 from members import Member
 
@@ -35,17 +35,25 @@ class ClusterUnderTest:
         self.admin = AdminClient({"bootstrap.servers": bootstrap, "log_level": QUIET})
 
     def create_topic(self, name, partitions):
-        """Creates a topic with three replicas, as soon as there are brokers for them."""
+        """Creates a topic with three replicas."""
+        self._once_every_broker_is_back(lambda: create_topic(name, partitions=partitions, client=self.admin))
 
-        def is_created():
+    def add_partitions(self, name, count):
+        """Makes a topic have `count` partitions."""
+        self._once_every_broker_is_back(lambda: add_partitions(name, count, client=self.admin))
+
+    @staticmethod
+    def _once_every_broker_is_back(request):
+        def is_carried_out():
             try:
-                return create_topic(name, partitions=partitions, client=self.admin)
+                request()
+                return True
             except KafkaException as refused:
                 if refused.args[0].code() != KafkaError.INVALID_REPLICATION_FACTOR:
                     raise
                 return False
 
-        wait_until(is_created, "a broker that was killed does not come back")
+        wait_until(is_carried_out, "a broker that was killed does not come back")
 
     def delete_topic(self, name):
         delete_topic(name, client=self.admin)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException, TopicPartition
 
-from cluster import add_partitions, wait_until
+from cluster import wait_until
 from group_run import Run
 from members import AIOKAFKA, CONFLUENT, JAVA, JAVA_CONSOLE, KAFKA_PYTHON, Kind, kinds
 
@@ -133,7 +133,7 @@ def grow():
     def act(run):
         [topic] = run.topics
         count = 2 * run.scenario.partitions
-        add_partitions(topic, count, client=run.cluster.admin)
+        run.cluster.add_partitions(topic, count)
         places = [(topic, partition) for partition in range(count)]
         run.observer.places = run.flow.places = places
         # Each of the new ones has something to read.
