@@ -25,8 +25,9 @@ class Crowd:
         self.kills = []
         # The one that is asked for the coordinator that dies. The others have other coordinators, some of them this one.
         self.group = killer.group_name(self.name) if killer else group_run.name_of(self.name)
-        self.histories = {f"{self.group}-{number}": History() for number in range(count - 1)}
-        self.histories[self.group] = History()
+        [kind] = kinds(AIOKAFKA)[:1]
+        names = [self.group, *(f"{self.group}-{number}" for number in range(count - 1))]
+        self.histories = {name: History(may_start_over=killer is not None and kind.starts_over) for name in names}
         self._place = (f"{self.group}-topic", 0)
         self._member, self._sent = None, 0
 
@@ -54,7 +55,7 @@ class Crowd:
             self._member = None
             return self._judge()
         except (AssertionError, KafkaException) as failure:
-            return [*self._judge(), f"{type(failure).__name__}: {failure}", str(self._member)]
+            return [f"{type(failure).__name__}: {failure}", str(self._member), *self._judge()]
         finally:
             self.step = "over"
             if self._member:

@@ -177,7 +177,7 @@ class Run:
         # The steps in which the coordinator's broker was killed.
         self.kills = []
         self.members, self.topics = [], []
-        self.history = History()
+        self.history = History(may_start_over=killer is not None and any(kind.starts_over for kind in row.kinds))
         self.group = killer.group_name(row) if killer else f"{name_of(row)}-{time.time_ns()}"
         self.flow = self.observer = None
         self._killer = killer
@@ -216,9 +216,20 @@ class Run:
             self._end()
             return self._judge()
         except (AssertionError, KafkaException) as failure:
-            return [*self._judge(), f"{type(failure).__name__}: {failure}", *(str(member) for member in self.members)]
+            what = [f"{type(failure).__name__}: {failure}", self._as_coordinated(), *map(str, self.members)]
+            # What did not happen explains what is missing.
+            return [*what, *self._judge()]
         finally:
             self._close()
+
+    def _as_coordinated(self):
+        """The group as its coordinator describes it."""
+        try:
+            found = self.cluster.admin.describe_consumer_groups([self.group], request_timeout=20)[self.group].result(40)
+        except (KafkaException, TimeoutError) as failure:
+            return f"not described: {failure}"
+        shares = [(m.member_id, [p.partition for p in m.assignment.topic_partitions]) for m in found.members]
+        return f"the coordinator, broker {found.coordinator.id}, says {found.state}: {shares}"
 
     def figures(self):
         """What happened, for a line of evidence."""

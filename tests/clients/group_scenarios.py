@@ -47,6 +47,12 @@ class Row:
     kinds: tuple
     commit: str
 
+    @property
+    def bears_kills(self):
+        """Whether its clients can keep the promises where coordinators die: one that starts over then skips records
+        where it starts at the end, and stops where it may not start."""
+        return self.scenario.reset == "earliest" or not any(kind.starts_over for kind in self.kinds)
+
     def __str__(self):
         return f"{self.scenario.name}, {' + '.join(map(str, self.kinds))}, {self.commit}"
 
@@ -229,7 +235,7 @@ def quick_rows():
         (COMMITS, KAFKA_PYTHON, "async"),
         (COMMITS, AIOKAFKA, "auto"),
         (COMMITS, JAVA_CONSOLE, "auto"),
-        (LATEST, AIOKAFKA, "sync"),
+        (LATEST, KAFKA_PYTHON, "sync"),
         (NONE, CONFLUENT, "sync"),
         (KILLED, JAVA, "sync"),
         (PAUSED, KAFKA_PYTHON, "sync"),

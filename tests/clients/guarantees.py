@@ -31,9 +31,14 @@ class Delivery:
 
 
 class History:
-    """What happened to one group. Its methods may be called from several threads."""
+    """What happened to one group. Its methods may be called from several threads.
 
-    def __init__(self):
+    `may_start_over` where the client itself begins anew while its coordinator moves, and commits that: then only the loss
+    of a commit is one.
+    """
+
+    def __init__(self, may_start_over=False):
+        self._may_start_over = may_start_over
         self._lock = threading.Lock()
         self._places = {}
         self._unwanted = set()
@@ -52,10 +57,12 @@ class History:
     # What happens.
 
     def produced(self, value, place, offset, optional=False, unwanted=False):
-        """A record was acknowledged. One that is `optional` need not be delivered, one that is `unwanted` must not."""
+        """A record was acknowledged, at an offset that may be unknown (of a duplicate the producer is not told it).
+        One that is `optional` need not be delivered, one that is `unwanted` must not."""
         with self._lock:
             self._places[value] = (place, offset)
-            self._ends[place] = max(self._ends[place], offset + 1)
+            if offset is not None:
+                self._ends[place] = max(self._ends[place], offset + 1)
             if unwanted:
                 self._unwanted.add(value)
             elif optional:
@@ -107,7 +114,7 @@ class History:
     def floor(self):
         """Under which no offset may be that is asked for from now on."""
         with self._lock:
-            return dict(self._floor)
+            return dict.fromkeys(self._floor, 0) if self._may_start_over else dict(self._floor)
 
     def observed(self, floor, offsets):
         """The coordinator named `offsets` by place (-1 for none), asked after `floor` was taken."""
@@ -158,6 +165,8 @@ class History:
                 elif value in self._unwanted:
                     found.append(f"record {value} at {place} was delivered to {deliveries[0].member}, behind its start")
                 told = ", ".join(f"{delivery.member} ({delivery.fate.value})" for delivery in deliveries)
+                if self._may_start_over:
+                    continue
                 if sum(delivery.fate is Fate.ACKNOWLEDGED for delivery in deliveries) > 1:
                     found.append(f"record {value} at {place} was finished more than once: {told}")
                 elif exactly_once and sum(delivery.fate is not Fate.REFUSED for delivery in deliveries) > 1:

@@ -1,8 +1,10 @@
 """The clients that can be members of a group, unmodified, each member a process of its own."""
 
+import collections
 import dataclasses
 import json
 import sys
+import time
 from pathlib import Path
 
 import java_tools
@@ -52,6 +54,15 @@ class Kind:
         return f"{self.client} {self.assignor}" + (" (KIP-848)" if self.protocol == "consumer" else "")
 
     @property
+    def starts_over(self):
+        """Whether it takes a coordinator that has moved for one that knows no offsets.
+
+        aiokafka 0.14.0 asks in version 3 of OffsetFetch, where such an error stands beside the topics, of which there are
+        none then; it looks at the topics alone, and begins where `auto_offset_reset` says.
+        """
+        return self.client == AIOKAFKA
+
+    @property
     def commits(self):
         """The ways of committing that the client has."""
         return _COMMITS[self.client]
@@ -78,6 +89,8 @@ class Member:
         self.owned = None if kind.client == JAVA_CONSOLE else frozenset()
         self.is_paused = False
         self.errors = []
+        # What it told last but for records, for the report of a failure.
+        self._told = collections.deque(maxlen=20)
         self._histories = histories
         self._reset_refused = False
         settings = {
@@ -145,6 +158,8 @@ class Member:
         group = event.get("group") or next(iter(self._histories))
         history = self._histories[group]
         name = event["name"]
+        if name != "record_data":
+            self._told.append(f"{time.strftime('%T')} {line}")
         if name == "record_data":
             place = (event["topic"], event["partition"])
             history.delivered(self.name, event["value"], place, event["offset"])
@@ -191,7 +206,7 @@ class Member:
 
     def __str__(self):
         """For the report of a failure."""
-        complaints = [*self.errors[-3:], *self._program.log[-5:]]
+        complaints = [*self._told, *self._program.log[-5:]]
         state = "paused" if self.is_paused else "ended" if self.has_ended() else "runs"
         owned = "?" if self.owned is None else sorted(place[1:] for place in self.owned)
         return f"{self.name} {state}, owns {owned}" + "".join(f"\n      {line}" for line in complaints)

@@ -109,6 +109,18 @@ class HistoryTest(unittest.TestCase):
         self.history.observed(floor, {PLACE: -1})
         self.assertEqual(self.judged(), [])
 
+    def test_a_client_that_starts_over_by_itself(self):
+        self.history = History(may_start_over=True)
+        for offset in range(3):
+            self.history.produced(str(offset), PLACE, offset)
+        for member in ("a", "b"):
+            read(self.history, member, 0, 1, 2)
+            self.history.committed(member, {PLACE: 3}, acknowledged=True)
+        self.history.observed(self.history.floor(), {PLACE: 1})
+        self.assertEqual(self.judged(), [])
+        self.history.observed(self.history.floor(), {PLACE: -1})
+        self.assertEqual(len(self.judged()), 1)
+
     def test_what_a_member_should_not_get_and_what_it_need_not_get(self):
         self.history.produced("old", PLACE, 3, unwanted=True)
         self.history.produced("between", PLACE, 4, optional=True)
