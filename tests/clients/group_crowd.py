@@ -5,7 +5,7 @@ import random
 from confluent_kafka import KafkaException
 
 import group_run
-from cluster import wait_until
+from cluster import NeverHappened, wait_until
 from group_administration import GroupsTool, expect
 from guarantees import History
 from members import AIOKAFKA, Member, kinds
@@ -23,6 +23,8 @@ class Crowd:
         self.chance = random.Random(f"{seed} {self.name}")
         self.step = "begins"
         self.kills = []
+        # Something was waited for in vain, and no promise broken.
+        self.is_stalled = False
         # The one that is asked for the coordinator that dies. The others have other coordinators, some of them this one.
         self.group = killer.group_name(self.name) if killer else group_run.name_of(self.name)
         [kind] = kinds(AIOKAFKA)[:1]
@@ -55,6 +57,7 @@ class Crowd:
             self._member = None
             return self._judge()
         except (AssertionError, KafkaException) as failure:
+            self.is_stalled = isinstance(failure, NeverHappened) and not self._judge(is_over=False)
             return [f"{type(failure).__name__}: {failure}", str(self._member), *self._judge()]
         finally:
             self.step = "over"
@@ -98,5 +101,5 @@ class Crowd:
         end = next(iter(self.histories.values())).ends()[self._place]
         expect(found, dict.fromkeys(self.histories, (str(end), "0")), "described")
 
-    def _judge(self):
-        return [problem for history in self.histories.values() for problem in history.violations(exactly_once=True)]
+    def _judge(self, is_over=True):
+        return [problem for history in self.histories.values() for problem in history.violations(True, is_over)]

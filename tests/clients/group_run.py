@@ -180,6 +180,8 @@ class Run:
         self.history = History(may_start_over=killer is not None and any(kind.starts_over for kind in row.kinds))
         self.group = killer.group_name(row) if killer else f"{name_of(row)}-{time.time_ns()}"
         self.flow = self.observer = None
+        # Something was waited for in vain, and no promise broken.
+        self.is_stalled = False
         self._killer = killer
         self._started = 0
 
@@ -217,6 +219,7 @@ class Run:
             return self._judge()
         except (AssertionError, KafkaException) as failure:
             what = [f"{type(failure).__name__}: {failure}", self._as_coordinated(), *map(str, self.members)]
+            self.is_stalled = isinstance(failure, NeverHappened) and not self._judge(is_over=False)
             # What did not happen explains what is missing.
             return [*what, *self._judge()]
         finally:
@@ -255,10 +258,10 @@ class Run:
         for member in list(self.members):
             self.stop(member)
 
-    def _judge(self):
+    def _judge(self, is_over=True):
         # A client that commits by itself does not tell whether it could before its coordinator died.
         is_told = self.row.commit != "auto" or not self.kills
-        problems = self.history.violations(self.scenario.exactly_once and is_told)
+        problems = self.history.violations(self.scenario.exactly_once and is_told, is_over)
         return problems + (self.flow.errors if self.flow else [])
 
     def _close(self):

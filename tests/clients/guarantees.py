@@ -27,6 +27,8 @@ class Delivery:
     """A record in a member's hands."""
 
     member: str
+    # Which of the member's assignments of the place it came in.
+    tenure: int = 0
     fate: Fate = Fate.OPEN
 
 
@@ -47,6 +49,7 @@ class History:
         self._deliveries = collections.defaultdict(list)
         # Of each member: by place, the deliveries (offset, delivery) that no commit has covered yet.
         self._open = collections.defaultdict(lambda: collections.defaultdict(list))
+        self._tenures = collections.Counter()
         self._floor = {}
         self._seen = {}
         self._undelivered = set()
@@ -73,8 +76,10 @@ class History:
     def delivered(self, member, value, place=None, offset=None):
         """A member got a record; some members tell nothing but its value."""
         with self._lock:
-            delivery = Delivery(member)
-            self._deliveries[value].append(delivery)
+            known = self._deliveries[value]
+            # Nothing is known of the assignments of who tells no place: each delivery counts as one.
+            delivery = Delivery(member, len(known) if place is None else self._tenures[member, place])
+            known.append(delivery)
             self._undelivered.discard(value)
             if place is not None:
                 self._open[member][place].append((offset, delivery))
@@ -84,6 +89,7 @@ class History:
         with self._lock:
             for place in places:
                 self._open[member].pop(place, None)
+                self._tenures[member, place] += 1
 
     revoked = assigned
 
@@ -153,11 +159,13 @@ class History:
 
     # The judgement.
 
-    def violations(self, exactly_once):
-        """What broke a promise, in words; `exactly_once` where every member committed and stopped cleanly."""
+    def violations(self, exactly_once, is_over=True):
+        """What broke a promise, in words; `exactly_once` where every member committed and stopped cleanly, `is_over` where
+        there was time to deliver everything."""
         with self._lock:
             found = list(self.problems)
-            found += [f"record {value} at {self._places[value]} was never delivered" for value in self._undelivered]
+            if is_over:
+                found += [f"record {value} at {self._places[value]} was never delivered" for value in self._undelivered]
             for value, deliveries in self._deliveries.items():
                 place = self._places.get(value)
                 if place is None:
@@ -167,11 +175,17 @@ class History:
                 told = ", ".join(f"{delivery.member} ({delivery.fate.value})" for delivery in deliveries)
                 if self._may_start_over:
                     continue
-                if sum(delivery.fate is Fate.ACKNOWLEDGED for delivery in deliveries) > 1:
+                if len(self._owners(deliveries, Fate.ACKNOWLEDGED)) > 1:
                     found.append(f"record {value} at {place} was finished more than once: {told}")
-                elif exactly_once and sum(delivery.fate is not Fate.REFUSED for delivery in deliveries) > 1:
+                elif exactly_once and len(self._owners(deliveries, Fate.ACKNOWLEDGED, Fate.OPEN)) > 1:
                     found.append(f"record {value} at {place} was delivered more than once: {told}")
             return sorted(found)
+
+    @staticmethod
+    def _owners(deliveries, *fates):
+        """In whose assignments it was delivered with one of these fates. A client that repeats a record within one, as
+        when the partition's leader dies, does so by itself: nobody else got it."""
+        return {(delivery.member, delivery.tenure) for delivery in deliveries if delivery.fate in fates}
 
     def summary(self):
         """Figures for a line of evidence."""
