@@ -16,7 +16,7 @@ from coordinator_killer import CoordinatorKiller
 from group_administration import ADMINISTRATION
 from group_crowd import Crowd
 from group_run import ClusterUnderTest, Run
-from group_scenarios import Row, every_row, one_of_each, quick_rows
+from group_scenarios import Row, every_row, quick_rows, quick_rows_with_kills
 from members import CONFLUENT, kinds
 
 FULL = bool(os.environ.get("CLIENTS_FULL"))
@@ -74,7 +74,7 @@ class CoordinatorKilledTest(LifeTest):
         say(f"\nCLIENTS_SEED={SEED}")
         with CoordinatorKiller(SEED, log=say) as killer:
             place = killer.cluster, killer, SEED
-            rows = [row for row in (every_row() if FULL else quick_rows()) if row.bears_kills]
+            rows = [row for row in (every_row() if FULL else quick_rows_with_kills()) if row.bears_kills]
             rows.append(ADMINISTERED)
             crowd = f"{GROUPS_AT_ONCE} groups at once"
 
@@ -89,7 +89,7 @@ class UndisturbedTest(LifeTest):
     """Nobody dies who does not belong to the scenario: what is told exactly once is told exactly once."""
 
     def test_on_the_shared_cluster(self):
-        rows = every_row() if FULL else one_of_each()
+        rows = every_row() if FULL else quick_rows()
         if FULL:
             rows.append(ADMINISTERED)
         cluster = ClusterUnderTest(BOOTSTRAP)
