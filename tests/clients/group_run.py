@@ -154,6 +154,14 @@ class Observer:
             return None
         return {(part.topic, part.partition): max(part.offset, -1) for part in found}
 
+    def commit(self, offsets):
+        """Sets the offsets of a group without members, by place; returns whether that was done."""
+        asked = [TopicPartition(*place, offset) for place, offset in offsets.items()]
+        try:
+            return not any(part.error for part in self._consumer.commit(offsets=asked, asynchronous=False))
+        except KafkaException:
+            return False
+
     def stop_watching(self):
         """From now on it is only asked."""
         self._stopping.set()
@@ -218,21 +226,12 @@ class Run:
             self._end()
             return self._judge()
         except (AssertionError, KafkaException) as failure:
-            what = [f"{type(failure).__name__}: {failure}", self._as_coordinated(), *map(str, self.members)]
+            what = [f"{type(failure).__name__}: {failure}", *map(str, self.members)]
             self.is_stalled = isinstance(failure, NeverHappened) and not self._judge(is_over=False)
             # What did not happen explains what is missing.
             return [*what, *self._judge()]
         finally:
             self._close()
-
-    def _as_coordinated(self):
-        """The group as its coordinator describes it."""
-        try:
-            found = self.cluster.admin.describe_consumer_groups([self.group], request_timeout=20)[self.group].result(40)
-        except (KafkaException, TimeoutError) as failure:
-            return f"not described: {failure}"
-        shares = [(m.member_id, [p.partition for p in m.assignment.topic_partitions]) for m in found.members]
-        return f"the coordinator, broker {found.coordinator.id}, says {found.state}: {shares}"
 
     def figures(self):
         """What happened, for a line of evidence."""

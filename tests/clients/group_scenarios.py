@@ -7,8 +7,6 @@ shared evenly among those who can read, and everything produced so far must have
 import dataclasses
 from collections.abc import Callable
 
-from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException, TopicPartition
-
 from cluster import wait_until
 from group_run import Run
 from members import AIOKAFKA, CONFLUENT, JAVA, JAVA_CONSOLE, KAFKA_PYTHON, Kind, kinds
@@ -118,21 +116,11 @@ def join_in_vain():
 
 def commit_the_beginning():
     def act(run):
-        parts = [TopicPartition(topic, partition, 0) for topic, partition in run.observer.places]
-        asked = ConsumerGroupTopicPartitions(run.group, parts)
+        beginning = dict.fromkeys(run.observer.places, 0)
+        # The one that was killed is a member until its session is over.
+        wait_until(lambda: run.observer.commit(beginning), "the group's offsets cannot be set")
 
-        def done():
-            # The one that was killed is a member until its session is over.
-            try:
-                answers = run.cluster.admin.alter_consumer_group_offsets([asked], request_timeout=20)
-                answer = answers[run.group].result(40)
-                return not any(part.error for part in answer.topic_partitions)
-            except (KafkaException, TimeoutError):
-                return False
-
-        wait_until(done, "the group's offsets cannot be set")
-
-    return Step("an operator sets its offsets", act)
+    return Step("its offsets are set from outside", act)
 
 
 def grow():
