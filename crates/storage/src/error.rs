@@ -157,7 +157,7 @@ impl StorageError {
 
     /// Whether the disk itself refuses, so that nothing on it can be relied on: an I/O error, a read-only
     /// file system, a directory that may not be used. One file that is missing or in the way says nothing
-    /// of its disk.
+    /// of its disk, and one that was cut short neither.
     pub fn is_failing_disk(&self) -> bool {
         let Self::Io { source, .. } = self else {
             return false;
@@ -170,6 +170,7 @@ impl StorageError {
                 | io::ErrorKind::InvalidInput
                 | io::ErrorKind::InvalidData
                 | io::ErrorKind::Interrupted
+                | io::ErrorKind::UnexpectedEof
         )
     }
 
@@ -197,5 +198,12 @@ mod tests {
         assert!(sorted(rustix::io::Errno::DQUOT).is_exhaustion());
         assert!(!sorted(rustix::io::Errno::IO).is_exhaustion());
         assert!(sorted(rustix::io::Errno::NOENT).is_not_found());
+    }
+
+    #[test]
+    fn a_file_that_was_cut_short_says_nothing_of_its_disk() {
+        let failing = |source: io::Error| StorageError::io("read", Path::new("x"))(source).is_failing_disk();
+        assert!(failing(rustix::io::Errno::IO.into()) && failing(rustix::io::Errno::ROFS.into()));
+        assert!(!failing(io::ErrorKind::UnexpectedEof.into()) && !failing(io::ErrorKind::NotFound.into()));
     }
 }

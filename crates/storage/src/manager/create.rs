@@ -7,6 +7,7 @@ use protocol::{DirectoryId, Offset, TopicName, TopicPartition};
 use super::{
     Hosted, LogManager, Monotonic, Offline,
     background::wall_clock_ms,
+    directory::DataDirectory,
     names::{Suffix, suffixed_dir},
 };
 use crate::{
@@ -22,11 +23,12 @@ impl LogManager {
     /// at the start has had no settings but defaults, and retention must never go by those. A directory of that name that belongs to
     /// another topic is put aside as stray. A replica that did not open for want of space or descriptors
     /// is tried again; one that is damaged stays [`StorageError::Failed`] until it is deleted or marked
-    /// stray: only then is it built anew.
+    /// stray: only then is it built anew. So is one whose log was here and has vanished.
     ///
     /// A new log goes where [`LogManager::wish`] wants it, else into the directory `home`, where the metadata
-    /// says one (KIP-858), else into the one with the fewest logs. [`StorageError::Offline`] where the directory of an old or a new log cannot be
-    /// used: a replica is not built anew while the old one may come back.
+    /// says one (KIP-858), else into the one with the fewest logs. [`StorageError::Offline`] where the
+    /// directory of an old or a new log cannot be used, whatever was wished: a replica is not built anew while
+    /// the old one may come back.
     pub fn create(
         &self,
         partition: TopicPartition,
@@ -46,11 +48,15 @@ impl LogManager {
             return Ok(log);
         }
         let offline = self.replicas.read().offline.get(&partition).cloned();
-        if let Some(offline) = offline {
-            return self.open_again(partition, offline, config);
+        match offline {
+            Some(offline) if offline.may_open && self.is_future(&offline) => {
+                self.open_future_again(partition, offline)?;
+            }
+            Some(offline) => return self.open_again(partition, offline, config),
+            None => {}
         }
         self.put_aside_holder_of(&name)?;
-        if let Some((_, directory)) = self.future(partition) {
+        if let Some((future, directory)) = self.future(partition) {
             if home == Some(directory) {
                 let log = self.finish_swap(partition)?;
                 log.set_config(config);
@@ -58,13 +64,82 @@ impl LogManager {
             }
             // What it was to be a copy of is not here. It may only be offline: then so is the replica.
             self.home_for(home)?;
+            if home.is_some_and(|id| !id.is_zero()) {
+                // It lay there when the copy was begun: lost, or put aside by a swap that went wrong.
+                return Err(StorageError::Failed {
+                    path: future.dir(),
+                    reason: "only a copy is left here of the log, which is gone from its own directory"
+                        .to_owned(),
+                });
+            }
             self.drop_future(partition)?;
         }
+        self.refuse_what_vanished(partition, &name, home)?;
 
-        let wished = self.wishes.take(&name).filter(|&id| self.online(id).is_some());
-        let directory = self.home_for(wished.or(home))?;
+        // A wish does not make up for a directory that may come back with the log.
+        let directory = self.home_for(home)?;
+        let wished = self.wishes.take(&name).and_then(|id| self.online(id));
+        let directory = wished.unwrap_or(directory);
         self.make(partition, name, directory, config)
             .inspect_err(|error| self.directories[directory].health().note(error))
+    }
+
+    /// Fails a replica whose log was in the directory where the metadata has it, and is there no more: an empty
+    /// one in its place would count for as much. It is offline until it is deleted or marked stray.
+    fn refuse_what_vanished(
+        &self,
+        partition: TopicPartition,
+        name: &PartitionName,
+        home: Option<DirectoryId>,
+    ) -> Result<(), StorageError> {
+        let home = home.filter(|id| !id.is_zero());
+        let misses = |directory: &DataDirectory| {
+            !directory.is_offline() && home.is_none_or(|id| id == directory.id()) && directory.misses(name)
+        };
+        let Some(directory) = self.directories.iter().position(misses) else {
+            return Ok(());
+        };
+        let dir = self.directories[directory].partition_dir(name);
+        let reason = "its directory is gone, which nothing here has deleted".to_owned();
+        let offline = Offline {
+            name: name.clone(),
+            directory,
+            dir: dir.clone(),
+            reason: reason.clone(),
+            may_open: false,
+        };
+        self.replicas.write().offline.insert(partition, offline);
+        Err(StorageError::Failed { path: dir, reason })
+    }
+
+    /// Forgets that a partition has vanished: it is here, or nobody counts on it.
+    pub(super) fn miss_no_longer(&self, name: &PartitionName) {
+        for home in self.directories.iter().filter(|home| home.misses(name)) {
+            home.give_up(name);
+        }
+    }
+
+    /// Whether what did not open is a future log that has no current one.
+    fn is_future(&self, offline: &Offline) -> bool {
+        offline.dir != self.directories[offline.directory].partition_dir(&offline.name)
+    }
+
+    /// Opens a future log again that lacked only space or descriptors.
+    fn open_future_again(&self, partition: TopicPartition, offline: Offline) -> Result<(), StorageError> {
+        let home = &self.directories[offline.directory];
+        if home.is_offline() {
+            return Err(StorageError::Offline { directory: home.id() });
+        }
+        let (log, _) = Log::open(&offline.dir, self.config.default_log.clone(), options(None, None))?;
+        log.live_in(Arc::clone(home.health()));
+        let Offline { name, directory, .. } = offline;
+        let log = Arc::new(log);
+        let mut replicas = self.replicas.write();
+        replicas.offline.remove(&partition);
+        replicas
+            .futures
+            .insert(partition, Hosted { log, name, directory });
+        Ok(())
     }
 
     /// The log that is here, unless the replica is to lie in a directory that is offline: what lies elsewhere
@@ -205,6 +280,7 @@ impl LogManager {
     ) -> Result<Arc<Log>, StorageError> {
         let log = Arc::new(log);
         log.live_in(Arc::clone(self.directories[directory].health()));
+        self.miss_no_longer(&name);
         let mut replicas = self.replicas.write();
         if replicas.closed {
             // The close that came in between does not know of this log; nobody has written to it.

@@ -40,6 +40,9 @@ impl LogManager {
 
     /// As [`LogManager::delete`]; the caller holds the lock on the replica's name.
     pub(super) fn put_aside(&self, partition: TopicPartition, suffix: Suffix) -> Result<(), StorageError> {
+        if suffix == Suffix::Stray && self.is_unpaired_future(partition) {
+            return self.put_future_aside(partition);
+        }
         self.drop_future(partition)?;
         let Some(taken) = self.take(partition) else {
             return Ok(());
@@ -61,9 +64,11 @@ impl LogManager {
         let to = suffixed_dir(home.path(), &name, suffix);
         let renamed = match &taken {
             Taken::Hosted(hosted) => hosted.log.rename_dir(&to),
-            Taken::Offline(Offline { dir, .. }) => {
-                fs::rename(dir, &to).map_err(StorageError::io("rename", dir))
-            }
+            Taken::Offline(Offline { dir, .. }) => match fs::rename(dir, &to) {
+                // It has vanished: that is why it is offline.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+                renamed => renamed.map_err(StorageError::io("rename", dir)),
+            },
         };
         if let Err(error) = renamed {
             home.health().note(&error);
@@ -139,6 +144,9 @@ impl LogManager {
             let mut removals = self.removals.lock();
             removals.extract_if(.., |removal| removal.due <= now).collect()
         };
+        if !due.is_empty() {
+            self.forget_given_up();
+        }
         for removal in due {
             match fs::remove_dir_all(&removal.path) {
                 Ok(()) => tracing::info!(dir = %removal.path.display(), "removed"),
@@ -148,6 +156,18 @@ impl LogManager {
                     let due = now + self.config.file_delete_delay;
                     self.removals.lock().push(Removal { due, ..removal });
                 }
+            }
+        }
+    }
+
+    /// Has the checkpoint files forget what was put aside, before nothing is left that shows that it was: the
+    /// next start would miss it. On a full disk they cannot be written, and the removal must not wait.
+    fn forget_given_up(&self) {
+        for (directory, home) in self.directories.iter().enumerate() {
+            if home.has_given_up()
+                && let Err(error) = self.checkpoint_directory(directory)
+            {
+                tracing::warn!(%error, "checkpoint before a removal failed");
             }
         }
     }

@@ -59,6 +59,8 @@ struct Checkpoints {
     /// Names that were given up since the files were written. Until they are written again, no other
     /// partition may take such a name: it would inherit the offsets.
     given_up: BTreeSet<PartitionName>,
+    /// Names of partitions that the files speak of, and that are not here: lost, not given up.
+    vanished: BTreeSet<PartitionName>,
 }
 
 /// What the checkpoint files say of the partitions of one directory.
@@ -140,6 +142,16 @@ pub(super) struct Found {
 pub(super) struct Listing {
     pub(super) partitions: Vec<PartitionName>,
     pub(super) suffixed: Vec<(Suffix, PathBuf)>,
+}
+
+impl Listing {
+    /// Whether the partition lost its name by a rename of ours.
+    pub(super) fn was_put_aside(&self, name: &PartitionName) -> bool {
+        self.suffixed.iter().any(|(suffix, path)| {
+            let entry = path.file_name().and_then(|entry| entry.to_str());
+            *suffix != Suffix::New && entry.is_some_and(|entry| names::is_suffixed_of(entry, name))
+        })
+    }
 }
 
 impl DataDirectory {
@@ -327,7 +339,31 @@ impl DataDirectory {
     pub(super) fn give_up(&self, name: &PartitionName) {
         let mut checkpoints = self.checkpoints.lock();
         checkpoints.offline.remove(name);
+        checkpoints.vanished.remove(name);
         checkpoints.given_up.insert(name.clone());
+    }
+
+    /// Notes that the partition was here, and is not. The checkpoint files go on speaking of it, so that the
+    /// next start knows it too.
+    pub(super) fn miss(&self, name: &PartitionName, offsets: PartitionOffsets) {
+        let mut checkpoints = self.checkpoints.lock();
+        checkpoints.offline.insert(name, offsets);
+        checkpoints.vanished.insert(name.clone());
+    }
+
+    /// Whether the partition was here and has vanished.
+    pub(super) fn misses(&self, name: &PartitionName) -> bool {
+        self.checkpoints.lock().vanished.contains(name)
+    }
+
+    /// The partitions that have vanished.
+    pub(super) fn missing(&self) -> Vec<PartitionName> {
+        self.checkpoints.lock().vanished.iter().cloned().collect()
+    }
+
+    /// Whether names were given up that the checkpoint files still speak of.
+    pub(super) fn has_given_up(&self) -> bool {
+        !self.checkpoints.lock().given_up.is_empty()
     }
 
     /// Whether the checkpoint files may still speak of an earlier holder of the name.

@@ -5,8 +5,17 @@
 //! future one takes it. A process that dies in between leaves the future alone; whether it is the replica
 //! then is for the metadata to say, which must name the new directory before the first rename. So there are
 //! never two directories that claim to be the replica, and never none that has everything.
+//!
+//! Until both are durable the old log is called stray, which keeps it for a day: should the new directory
+//! turn out not to hold what it took over, there is a copy left.
 
-use std::{collections::HashMap, fs, path::Path, sync::Arc};
+use std::{
+    collections::HashMap,
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use parking_lot::Mutex;
 use protocol::{DirectoryId, Offset, PartitionIndex, TopicName, TopicPartition};
@@ -157,19 +166,29 @@ impl LogManager {
 
     /// As [`LogManager::cancel_move`]; the caller holds the lock on the partition's name.
     pub(super) fn drop_future(&self, partition: TopicPartition) -> Result<(), StorageError> {
+        self.end_future(partition, Suffix::Delete, Duration::ZERO)
+    }
+
+    /// Renames and closes a future log, which is removed after `delay`.
+    fn end_future(
+        &self,
+        partition: TopicPartition,
+        suffix: Suffix,
+        delay: Duration,
+    ) -> Result<(), StorageError> {
         let Some(future) = self.replicas.write().futures.remove(&partition) else {
             return Ok(());
         };
         let home = &self.directories[future.directory];
         tracing::info!(%partition, dir = %future.log.dir().display(), "the replica's move ends");
         if !home.is_offline() {
-            let to = suffixed_dir(home.path(), &future.name, Suffix::Delete);
+            let to = suffixed_dir(home.path(), &future.name, suffix);
             if let Err(error) = future.log.rename_dir(&to) {
                 home.health().note(&error);
                 self.replicas.write().futures.insert(partition, future);
                 return Err(error);
             }
-            self.schedule_removal(to, Monotonic::now());
+            self.schedule_removal(to, Monotonic::now() + delay);
         }
         if let Err(error) = future.log.close(false) {
             tracing::debug!(%partition, %error, "a future log did not close");
@@ -182,7 +201,8 @@ impl LogManager {
     /// durable, that nothing is appended meanwhile, and that the metadata names the new directory. Refused
     /// where they are not, or no longer, the partition's current and future log.
     ///
-    /// After an error the current log is where it was, or the replica has failed.
+    /// After an error the current log is where it was, or the replica has failed; what is left of it is kept as
+    /// stray.
     pub fn complete_move(
         &self,
         partition: TopicPartition,
@@ -210,7 +230,7 @@ impl LogManager {
         if new_home.is_given_up(&name) {
             self.checkpoint_directory(future.directory)?;
         }
-        let aside = suffixed_dir(old_home.path(), &name, Suffix::Delete);
+        let aside = suffixed_dir(old_home.path(), &name, Suffix::Stray);
         current
             .log
             .rename_dir(&aside)
@@ -233,11 +253,12 @@ impl LogManager {
             }
             return Err(error);
         }
-        if let Err(error) = new_home.sync() {
-            // The name may not survive a power loss, but the directory and what it is would: as a future in
-            // the place that the metadata names.
-            new_home.health().note(&error);
-        }
+        // Without it the name may not survive a power loss, but the directory and what it is would, as a future
+        // in the place that the metadata names; and if they do not, the old log is there.
+        let durable = new_home
+            .sync()
+            .inspect_err(|error| new_home.health().note(error))
+            .is_ok();
         future.log.set_config(current.log.config().as_ref().clone());
         {
             let mut replicas = self.replicas.write();
@@ -249,18 +270,56 @@ impl LogManager {
             };
             replicas.hosted.insert(partition, moved);
         }
+        // Retention may have gone on in the old one since the two were compared.
+        if let Err(error) = future.log.advance_log_start(current.log.log_start_offset()) {
+            tracing::warn!(%partition, %error, "a log that has moved may begin earlier than it did");
+        }
         old_home.give_up(&name);
         for directory in [future.directory, current.directory] {
             if let Err(error) = self.checkpoint_directory(directory) {
                 tracing::warn!(%error, "checkpoint after a move put off");
             }
         }
-        let delay = current.log.config().file_delete_delay;
-        if let Err(error) = current.log.close(false) {
-            tracing::debug!(%partition, %error, "a log that was moved away did not close");
-        }
-        self.schedule_removal(aside, Monotonic::now() + delay);
+        self.discard_moved_away(&current, aside, durable);
         tracing::info!(%partition, dir = %place.display(), "the replica has moved");
+        Ok(())
+    }
+
+    /// Lets go of the log that another has taken the place of. It is kept for as long as a stray one where the
+    /// other may not be `durable`.
+    fn discard_moved_away(&self, moved_away: &Hosted, aside: PathBuf, durable: bool) {
+        let Hosted { log, name, directory } = moved_away;
+        let to = suffixed_dir(self.directories[*directory].path(), name, Suffix::Delete);
+        let (dir, delay) = match durable.then(|| log.rename_dir(&to)) {
+            Some(Ok(())) => (to, log.config().file_delete_delay),
+            Some(Err(error)) => {
+                tracing::warn!(dir = %aside.display(), %error, "a log that was moved away is kept for longer");
+                (aside, self.config.stray_retention)
+            }
+            None => (aside, self.config.stray_retention),
+        };
+        if let Err(error) = log.close(false) {
+            tracing::debug!(dir = %dir.display(), %error, "a log that was moved away did not close");
+        }
+        self.schedule_removal(dir, Monotonic::now() + delay);
+    }
+
+    /// Whether only a future log of the partition is here: after a crash in a swap it is the only copy.
+    pub(super) fn is_unpaired_future(&self, partition: TopicPartition) -> bool {
+        let replicas = self.replicas.read();
+        replicas.futures.contains_key(&partition)
+            && !replicas.hosted.contains_key(&partition)
+            && !replicas.offline.contains_key(&partition)
+    }
+
+    /// Keeps a future log as stray that has no current one; that one is missed no longer. The caller holds the
+    /// lock on the name.
+    pub(super) fn put_future_aside(&self, partition: TopicPartition) -> Result<(), StorageError> {
+        let name = self.name_of(partition);
+        self.end_future(partition, Suffix::Stray, self.config.stray_retention)?;
+        if let Some(name) = name {
+            self.miss_no_longer(&name);
+        }
         Ok(())
     }
 
@@ -280,6 +339,7 @@ impl LogManager {
             .and_then(|()| home.sync())
             .inspect_err(|error| home.health().note(error))?;
         tracing::info!(%partition, dir = %place.display(), "the replica's move is finished");
+        self.miss_no_longer(&future.name);
         let mut replicas = self.replicas.write();
         replicas.futures.remove(&partition);
         let log = Arc::clone(&future.log);

@@ -84,6 +84,16 @@ pub(super) fn parse_future(name: &str) -> Option<PartitionName> {
     parse_partition(partition)
 }
 
+/// Whether `name` is what [`suffixed_dir`] made of the partition's name, which may have been cut to fit.
+pub(super) fn is_suffixed_of(name: &str, (topic, partition): &PartitionName) -> bool {
+    let full = format!("{topic}-{partition}");
+    let of = |suffix: &Suffix| {
+        let stem = name.strip_suffix(suffix.text())?.rsplit_once('.')?.0;
+        Some(stem == full || (name.len() == NAME_MAX && full.starts_with(stem)))
+    };
+    Suffix::ALL.iter().any(|suffix| of(suffix) == Some(true))
+}
+
 /// Whether the partition's future directory can say whose it is: a name that had to be cut cannot.
 pub(super) fn may_have_future((topic, partition): &PartitionName) -> bool {
     let id_len = Uuid::nil().simple().to_string().len();
@@ -151,6 +161,11 @@ mod tests {
             assert!(name.len() <= NAME_MAX);
             assert_eq!(Entry::of(name), Entry::Suffixed(suffix));
             assert_ne!(path, suffixed_dir(Path::new(""), &longest, suffix));
+            assert!(is_suffixed_of(name, &longest));
+            let short = suffixed_dir(Path::new(""), &partition("a", 1), suffix);
+            let short = short.to_str().expect("ASCII");
+            assert!(is_suffixed_of(short, &partition("a", 1)));
+            assert!(!is_suffixed_of(short, &partition("a", 11)) && !is_suffixed_of(short, &longest));
         }
     }
 

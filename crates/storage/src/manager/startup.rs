@@ -174,8 +174,23 @@ impl LogManager {
             for (directory, name, partition, opened, dir) in futures {
                 self.register_future((partition, name, directory), opened, dir, report);
             }
+            self.give_up_what_lies_elsewhere();
             Ok(())
         })
+    }
+
+    /// A partition that one directory misses and another has was moved or built anew there.
+    fn give_up_what_lies_elsewhere(&self) {
+        for name in self.directories.iter().flat_map(DataDirectory::missing) {
+            let lies_elsewhere = {
+                let replicas = self.replicas.read();
+                replicas.hosted.values().any(|hosted| hosted.name == name)
+                    || replicas.offline.values().any(|offline| offline.name == name)
+            };
+            if lies_elsewhere {
+                self.miss_no_longer(&name);
+            }
+        }
     }
 
     fn load_directory(
@@ -185,6 +200,22 @@ impl LogManager {
     ) -> Result<Vec<(PartitionName, Loaded)>, OpenError> {
         let home = &self.directories[directory];
         let listing = home.list()?;
+        let checkpoints = home.read_checkpoints();
+        for name in checkpoints.names() {
+            if listing.partitions.binary_search(name).is_ok() {
+                continue;
+            }
+            if checkpoints.recovery_points.contains_key(name) && !listing.was_put_aside(name) {
+                tracing::error!(
+                    dir = %home.partition_dir(name).display(),
+                    "the partition is gone, although nothing here has deleted it; it is not built anew while it counts"
+                );
+                home.miss(name, checkpoints.of(name));
+            } else {
+                // Who takes the name next must not inherit its offsets.
+                home.give_up(name);
+            }
+        }
         let mut futures = Vec::new();
         for (suffix, path) in listing.suffixed {
             match suffix {
@@ -194,21 +225,19 @@ impl LogManager {
                 Suffix::Future => futures.extend(self.load_future(home, &path, found.clean.is_some())),
             }
         }
-        let checkpoints = home.read_checkpoints();
-        for name in checkpoints.names() {
-            if listing.partitions.binary_search(name).is_err() {
-                // Its directory is gone: who takes the name next must not inherit its offsets.
-                home.give_up(name);
-            }
-        }
         let loaded = in_parallel(
             self.config.recovery_threads_per_dir,
             &listing.partitions,
             |name| self.load_partition(home, name, &checkpoints, found.clean.is_some()),
         );
         for (name, loaded) in listing.partitions.iter().zip(&loaded) {
-            if matches!(loaded, Loaded::Failed(..)) {
-                home.keep_offline(name, checkpoints.of(name));
+            match loaded {
+                Loaded::Failed(..) => home.keep_offline(name, checkpoints.of(name)),
+                // Nothing of it is served: it is as if it were not there.
+                Loaded::Empty | Loaded::Unidentified(_) if checkpoints.recovery_points.contains_key(name) => {
+                    home.miss(name, checkpoints.of(name));
+                }
+                Loaded::Empty | Loaded::Unidentified(_) | Loaded::Open(..) | Loaded::Future(..) => {}
             }
         }
         Ok(listing
@@ -354,7 +383,15 @@ impl LogManager {
                 if recovery.lost && !is_copy {
                     report.damaged.push(partition);
                 }
-                if replicas.futures.contains_key(&partition) {
+                let compacted = self.compacted_to(&replicas, partition);
+                let stale = compacted.is_some_and(|offset| offset > log.log_end_offset());
+                if stale {
+                    tracing::warn!(dir = %dir.display(), "the log was compacted without its future log, which begins anew");
+                }
+                if stale || replicas.futures.contains_key(&partition) {
+                    if let Err(error) = log.close(false) {
+                        tracing::debug!(%partition, %error, "a future log did not close");
+                    }
                     self.schedule_removal(dir, Monotonic::now());
                     return;
                 }
@@ -372,12 +409,26 @@ impl LogManager {
                     directory,
                     dir,
                     reason: error.to_string(),
-                    may_open: false,
+                    may_open: error.is_exhaustion(),
                 };
                 report.failed.push((partition, error));
                 replicas.offline.insert(partition, offline);
             }
         }
+    }
+}
+
+impl LogManager {
+    /// Up to where the current log of a partition was compacted. Tombstones below may be gone: a copy that
+    /// ends earlier would keep what they had deleted.
+    fn compacted_to(&self, replicas: &Replicas, partition: TopicPartition) -> Option<Offset> {
+        if let Some(hosted) = replicas.hosted.get(&partition) {
+            return hosted.log.first_dirty_offset();
+        }
+        let offline = replicas.offline.get(&partition)?;
+        self.directories[offline.directory]
+            .offline_offsets(&offline.name)
+            .first_dirty
     }
 }
 

@@ -241,6 +241,10 @@ fn a_swap_that_stops_anywhere_leaves_one_whole_replica() {
         let (done, steps) = stopped_at(fatal, || ground.swap().is_ok());
         let ground = ground.restart();
         assert!(ground.claims() <= 1, "step {fatal}");
+        // Whatever the future is worth, the old one is not removed before the new one has its place.
+        ground.manager.remove_due(Monotonic::now());
+        let kept = ending_with(&ground.dir.path().join("a"), "-stray");
+        assert!(ground.claims() == 1 || kept == 1, "step {fatal}");
         // The metadata has named the new directory before the swap.
         let log = ground.replica(ground.to);
         assert!(has_all(&log), "step {fatal}");
@@ -315,6 +319,148 @@ fn a_future_is_not_the_replica_where_the_metadata_names_another_directory() {
     let (manager, _) = LogManager::open(both(&holder), BOOT).expect("ours");
     assert_eq!(manager.future(partition).map(|(_, at)| at), Some(to));
     assert!(has_all(&manager.get(partition).expect("there")));
+}
+
+/// An error of the disk itself.
+fn broken() -> io::Error {
+    io::Error::from_raw_os_error(rustix::io::Errno::IO.raw_os_error())
+}
+
+#[test]
+fn the_old_log_is_kept_where_the_new_one_may_not_be_durable() {
+    let ground = Ground::new();
+    drop(ground.fill());
+    let new_home = ground.dir.path().join("b");
+    let place = new_home.join("orders-0");
+    let hook = move |step: &'static str, path: &Path| {
+        if step == "sync" && path == new_home && place.exists() {
+            Err(broken())
+        } else {
+            Ok(())
+        }
+    };
+    faults::with(hook, || ground.swap()).expect("the future has taken the place");
+    assert_eq!(ground.manager.offline_directories(), [ground.to]);
+    let ground = ground.restart();
+    ground
+        .manager
+        .remove_due(Monotonic::now() + Duration::from_secs(23 * 60 * 60));
+    let old_home = ground.dir.path().join("a");
+    assert_eq!(
+        (
+            ending_with(&old_home, "-stray"),
+            ending_with(&old_home, "-delete")
+        ),
+        (1, 0)
+    );
+}
+
+#[test]
+fn the_log_start_does_not_go_back_when_a_log_moves() {
+    let ground = Ground::new();
+    drop(ground.fill());
+    let current = ground.manager.get(ground.partition).expect("there");
+    current.advance_log_start(Offset(1)).expect("within the log");
+    drop(current);
+    ground.swap().expect("move");
+    let start = |ground: &Ground| ground.replica(ground.to).log_start_offset();
+    assert_eq!(start(&ground), Offset(1));
+    let ground = ground.restart();
+    assert_eq!(start(&ground), Offset(1));
+}
+
+#[test]
+fn a_copy_of_what_was_compacted_since_begins_anew() {
+    for (filled, kept) in [(false, false), (true, true)] {
+        let ground = Ground::new();
+        if filled {
+            drop(ground.fill());
+        } else {
+            let begun = ground.manager.begin_move(ground.partition, ground.to);
+            drop(begun.expect("begin"));
+        }
+        // As if the first had been compacted while the second was offline.
+        let current = ground.manager.get(ground.partition).expect("there");
+        current.restore_first_dirty_offset(Offset(2));
+        drop(current);
+        ground.manager.close(None);
+        let ground = ground.restart();
+        assert_eq!(ground.manager.future(ground.partition).is_some(), kept);
+        assert!(has_all(&ground.replica(ground.from)));
+        ground.manager.remove_due(Monotonic::now());
+        assert_eq!(ground.futures(), usize::from(kept));
+        assert!(ground.manager.begin_move(ground.partition, ground.to).is_ok());
+    }
+}
+
+/// Restarts without the current log, as after a crash in a swap that the metadata does not know of.
+fn without_current(ground: Ground) -> Ground {
+    let gone = ground.dir.path().join("a/orders-0");
+    fs::rename(gone, ground.dir.path().join("gone")).expect("rename");
+    ground.restart()
+}
+
+#[test]
+fn a_lone_copy_is_kept_as_stray_and_nothing_empty_takes_its_place_unasked() {
+    let ground = Ground::new();
+    drop(ground.fill());
+    let ground = without_current(ground);
+    let create = || {
+        ground.manager.create(
+            ground.partition,
+            &topic("orders"),
+            Some(ground.from),
+            LogConfig::default(),
+        )
+    };
+    let refused = create();
+    assert!(matches!(refused, Err(StorageError::Failed { .. })), "{refused:?}");
+    ground
+        .manager
+        .mark_stray(ground.partition)
+        .expect("nobody counts on it");
+    ground.manager.remove_due(Monotonic::now());
+    let kept = ground.dir.path().join("b");
+    assert_eq!((ground.futures(), ending_with(&kept, "-stray")), (0, 1));
+    create().expect("built anew");
+}
+
+#[test]
+fn a_lone_copy_that_lacked_only_space_opens_when_it_is_asked_for_again() {
+    let ground = Ground::new();
+    drop(ground.fill());
+    let ground = without_current(ground);
+    {
+        let mut replicas = ground.manager.replicas.write();
+        let future = replicas.futures.remove(&ground.partition).expect("there");
+        let offline = Offline {
+            dir: future.log.dir(),
+            name: future.name,
+            directory: future.directory,
+            reason: "no space left".to_owned(),
+            may_open: true,
+        };
+        replicas.offline.insert(ground.partition, offline);
+    }
+    assert!(has_all(&ground.replica(ground.to)));
+    assert_eq!((ground.claims(), ground.futures()), (1, 0));
+    assert!(ground.manager.offline().is_empty());
+}
+
+#[test]
+fn a_wish_does_not_build_anew_what_may_come_back() {
+    let ground = Ground::new();
+    let (name, wished) = (topic("later"), partition(4));
+    ground.manager.wish(&name, wished.partition, ground.to);
+    ground.manager.directories[0].health().fail(&"on purpose");
+    let refused = ground
+        .manager
+        .create(wished, &name, Some(ground.from), LogConfig::default());
+    assert!(
+        matches!(refused, Err(StorageError::Offline { .. })),
+        "{refused:?}"
+    );
+    assert!(!ground.dir.path().join("b/later-4").exists());
 }
 
 #[test]

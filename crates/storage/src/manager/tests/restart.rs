@@ -434,3 +434,86 @@ fn a_name_that_an_unreadable_directory_has_is_freed() {
     create(&manager, partition(0), "orders");
     assert_eq!(ending_with(dir.path(), "-stray"), 1);
 }
+
+#[test]
+fn a_partition_that_has_vanished_is_not_replaced_by_an_empty_one_while_it_counts() {
+    for remains in [false, true] {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let partition = partition(0);
+        let (manager, _) = open(dir.path());
+        let log = create(&manager, partition, "orders");
+        append(&log, "acknowledged");
+        log.flush().expect("flush");
+        manager.close(Some(BrokerEpoch(7)));
+        drop((log, manager));
+        // A check of the file system has moved it, or has emptied it.
+        fs::rename(dir.path().join("orders-0"), dir.path().join("#123")).expect("rename");
+        if remains {
+            fs::create_dir(dir.path().join("orders-0")).expect("mkdir");
+        }
+
+        for _ in 0..2 {
+            let (manager, _) = open(dir.path());
+            for _ in 0..2 {
+                let refused = manager.create(partition, &topic("orders"), None, LogConfig::default());
+                assert!(matches!(refused, Err(StorageError::Failed { .. })), "{refused:?}");
+            }
+            assert_eq!(manager.directory_of(partition), Some(manager.directories()[0]));
+            manager.close(None);
+        }
+        let (manager, _) = open(dir.path());
+        manager
+            .create(partition, &topic("orders"), None, LogConfig::default())
+            .expect_err("still missed");
+        manager
+            .mark_stray(partition)
+            .expect("nobody counts on it any more");
+        assert_eq!(
+            create(&manager, partition, "orders").log_end_offset(),
+            Offset::ZERO
+        );
+        manager.close(None);
+        drop(manager);
+        let (manager, report) = open(dir.path());
+        assert!(report.failed.is_empty() && manager.get(partition).is_some());
+    }
+}
+
+#[test]
+fn a_partition_that_was_deleted_is_not_missed() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let (manager, _) = open(dir.path());
+    let old = partition(0);
+    create(&manager, old, "orders");
+    manager.checkpoint();
+    manager.delete(old).expect("delete");
+    manager.remove_due(Monotonic::now() + Duration::from_secs(61));
+    assert_eq!(ending_with(dir.path(), "-delete"), 0);
+    drop(manager);
+    let (manager, _) = open(dir.path());
+    create(&manager, partition(0), "orders");
+}
+
+#[test]
+fn a_partition_that_lies_in_another_directory_is_not_missed() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let dirs = [dir.path().join("a"), dir.path().join("b")];
+    let config = ManagerConfig {
+        log_dirs: dirs.to_vec(),
+        ..config(dir.path())
+    };
+    let (manager, _) = LogManager::open(config.clone(), BOOT).expect("new");
+    let ids = manager.directories();
+    let partition = partition(0);
+    let create = |manager: &LogManager, home| {
+        manager.create(partition, &topic("orders"), Some(home), LogConfig::default())
+    };
+    append(&create(&manager, ids[0]).expect("create"), "a value");
+    manager.close(None);
+    drop(manager);
+    fs::rename(dirs[0].join("orders-0"), dirs[1].join("orders-0")).expect("moved by hand");
+    let (manager, _) = LogManager::open(config, BOOT).expect("ours");
+    assert!(contains(&create(&manager, ids[0]).expect("found"), "a value"));
+    manager.mark_stray(partition).expect("put aside");
+    create(&manager, ids[0]).expect("neither directory misses it");
+}
