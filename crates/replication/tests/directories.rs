@@ -2,12 +2,15 @@
 
 mod support;
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures::future::BoxFuture;
 use protocol::batch::Batches;
-use protocol::{BrokerId, DirectoryId, ErrorCode, Offset, PartitionIndex, TopicName, TopicPartition};
+use protocol::{
+    BrokerEpoch, BrokerId, DirectoryId, ErrorCode, Offset, PartitionIndex, TopicName, TopicPartition,
+};
 use replication::{Acks, AppendRefused, AssignError, DirectoryChannel, Partition, RoleError};
 use support::{Broker, Cluster, ONE, append, eventually, produce, read_from, soon};
 
@@ -19,6 +22,8 @@ struct Notes {
     cluster: Cluster,
     broker: BrokerId,
     lost: AtomicUsize,
+    /// A disk that breaks as soon as a directory is noted.
+    breaking: Option<PathBuf>,
 }
 
 impl DirectoryChannel for Notes {
@@ -31,6 +36,9 @@ impl DirectoryChannel for Notes {
             let at = record.replicas.iter().position(|&id| id == self.broker);
             record.directories[at.expect("a replica")] = directory;
         });
+        if let Some(path) = &self.breaking {
+            break_disk(path);
+        }
         let lost = self
             .lost
             .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |lost| lost.checked_sub(1));
@@ -53,7 +61,20 @@ fn note(broker: &Broker, lost: usize) {
         cluster: broker.cluster.clone(),
         broker: broker.id,
         lost: AtomicUsize::new(lost),
+        breaking: None,
     }));
+}
+
+/// Takes a log directory away, and leaves what is none in its place.
+fn break_disk(path: &Path) {
+    std::fs::rename(path, path.with_extension("away")).expect("the directory is there");
+    std::fs::write(path, "").expect("its place is free");
+}
+
+/// Brings back what [`break_disk`] took away.
+fn mend_disk(path: &Path) {
+    std::fs::remove_file(path).expect("the directory is away");
+    std::fs::rename(path.with_extension("away"), path).expect("its place is free");
 }
 
 /// The metadata has the replica in a log directory, counted from 1.
@@ -186,6 +207,54 @@ async fn a_move_goes_on_after_a_restart() {
 }
 
 #[tokio::test]
+async fn the_metadata_goes_on_naming_the_copy_when_the_old_disk_fails_in_the_swap() {
+    let cluster = Cluster::with_brokers(&[ONE]);
+    let tp = cluster.create_topic("events", &[ONE]);
+    let broker = Broker::with_disks(&cluster, ONE, 2);
+    place(&broker, tp, 1);
+    let first = broker.disk(1);
+    broker.manager.set_directory_channel(Arc::new(Notes {
+        cluster: cluster.clone(),
+        broker: ONE,
+        lost: AtomicUsize::new(0),
+        breaking: Some(first.clone()),
+    }));
+    broker.catch_up().await;
+    let partition = broker.partition(tp);
+    for _ in 0..10 {
+        append(&partition, &["a value"], Acks::All).await.unwrap();
+    }
+    assert_eq!(alter(&broker, "events", 2).await, ErrorCode::None);
+    eventually("the failure", || partition.is_failed()).await;
+    let directories = broker.logs.directories();
+    let noted = || cluster.image().partition(tp).unwrap().directory_of(ONE);
+    assert_eq!(noted(), Some(directories[1]));
+    drop(partition);
+
+    // The next run finds both disks, and loses nothing.
+    let (_, _, dir) = broker.stop().await;
+    assert_eq!(noted(), Some(directories[1]));
+    mend_disk(&first);
+    let epoch = BrokerEpoch(101);
+    cluster.register(ONE, epoch);
+    let broker = Broker::start_on(&cluster, ONE, epoch, dir, 2);
+    note(&broker, 0);
+    cluster.elect(tp, ONE, &[ONE]);
+    broker.catch_up().await;
+    eventually("the truth", || {
+        noted() == broker.logs.directory_of(tp) || disk_of(&broker, tp) == Some(2)
+    })
+    .await;
+    broker.catch_up().await;
+    eventually("the end of the move", || disk_of(&broker, tp) == Some(2)).await;
+    broker.catch_up().await;
+    let partition = broker.partition(tp);
+    append(&partition, &["on"], Acks::All).await.unwrap();
+    assert_eq!(partition.log().log_end_offset(), Offset(11));
+    broker.stop().await;
+}
+
+#[tokio::test]
 async fn wishes_are_refused_by_name_and_remembered() {
     let cluster = Cluster::with_brokers(&[ONE]);
     let tp = cluster.create_topic("events", &[ONE]);
@@ -230,9 +299,7 @@ async fn replicas_go_with_their_directory() {
     let mut failures = broker.manager.failures();
     broker.logs.background(|_| None).unwrap();
     let path = broker.disk(second);
-    let away = path.with_extension("away");
-    std::fs::rename(&path, &away).unwrap();
-    std::fs::write(&path, "").unwrap();
+    break_disk(&path);
 
     eventually("the failure", || broker.partition(goes).is_failed()).await;
     assert!(failures.has_changed().unwrap());
@@ -269,8 +336,7 @@ async fn replicas_go_with_their_directory() {
         .unwrap();
 
     // And back.
-    std::fs::remove_file(&path).unwrap();
-    std::fs::rename(&away, &path).unwrap();
+    mend_disk(&path);
     let broker = broker.restart().await;
     note(&broker, 0);
     cluster.elect(stays, ONE, &[ONE]);

@@ -117,17 +117,21 @@ impl ReplicaManager {
     }
 
     /// Tells the controller, until it knows, that the replica lies elsewhere than the metadata says.
-    pub(super) fn tell_directory(&self, tp: TopicPartition, directory: DirectoryId) {
+    pub(super) fn tell_directory(&self, tp: TopicPartition) {
         let Some(channel) = self.shared.directory_channel() else {
             return;
         };
         if !self.telling.lock().insert(tp) {
             return;
         }
-        tracing::info!(%tp, %directory, "the replica does not lie where the metadata has it: telling the controller");
+        tracing::info!(%tp, "the replica does not lie where the metadata has it: telling the controller");
         let (manager, stop) = (self.me.clone(), self.stop.clone());
         self.shared.runtime.spawn(async move {
-            while let Err(AssignError::Unknown) = channel.assign(tp, directory).await {
+            // Looked up each time: no swap begins while this goes on, but one may have ended just before.
+            let lies_in = || manager.upgrade()?.shared.logs.directory_of(tp);
+            while let Some(directory) = lies_in()
+                && let Err(AssignError::Unknown) = channel.assign(tp, directory).await
+            {
                 tokio::select! {
                     () = stop.cancelled() => break,
                     () = tokio::time::sleep(TELL_AGAIN) => {}

@@ -300,6 +300,7 @@ impl Move {
         let shared = &self.manager.shared;
         let (current, future) = (self.replica.log(), Arc::clone(&self.future));
         let compared = (Arc::clone(&current), Arc::clone(&future));
+        let before = Arc::clone(&current);
         match shared.reads.run(move || settle(&current, &future)).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) if error.may_pass() => return None,
@@ -332,7 +333,9 @@ impl Move {
                 Some(MoveEnd::Moved)
             }
             Ok(Err(error)) => {
-                if self.assign(from).await != Some(Ok(())) {
+                // Where the old directory failed nobody knows whether its log has its name still. The future
+                // has everything, and the metadata goes on naming it: the next run takes whichever it finds.
+                if before.has_failed() || self.assign(from).await != Some(Ok(())) {
                     self.replica.storage_failed();
                 }
                 Some(MoveEnd::Failed(error.into()))

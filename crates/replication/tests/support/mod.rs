@@ -196,7 +196,7 @@ impl Broker {
         Self::start_on(cluster, id, epoch, dir, 1)
     }
 
-    fn start_on(
+    pub(crate) fn start_on(
         cluster: &Cluster,
         id: BrokerId,
         epoch: BrokerEpoch,
