@@ -12,7 +12,7 @@ use protocol::{
     BrokerEpoch, BrokerId, DirectoryId, ErrorCode, Offset, PartitionIndex, TopicName, TopicPartition,
 };
 use replication::{Acks, AppendRefused, AssignError, DirectoryChannel, Partition, RoleError};
-use support::{Broker, Cluster, ONE, append, eventually, produce, read_from, soon};
+use support::{Broker, Cluster, ONE, TWO, append, eventually, produce, read_from, soon};
 
 /// Appends under way at most.
 const QUEUE: usize = 1000;
@@ -251,6 +251,39 @@ async fn the_metadata_goes_on_naming_the_copy_when_the_old_disk_fails_in_the_swa
     let partition = broker.partition(tp);
     append(&partition, &["on"], Acks::All).await.unwrap();
     assert_eq!(partition.log().log_end_offset(), Offset(11));
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn a_copy_without_its_log_is_not_taken_for_a_replica_that_nobody_counts_on() {
+    let cluster = Cluster::with_brokers(&[ONE, TWO]);
+    let tp = cluster.create_topic("events", &[TWO, ONE]);
+    cluster.elect(tp, TWO, &[TWO]);
+    let broker = two_disks(&cluster, 0);
+    let directories = broker.logs.directories();
+    let lies_in = |directory| cluster.change(tp, |record| record.directories[1] = directory);
+    lies_in(directories[0]);
+    broker.catch_up().await;
+    let begun = broker.logs.begin_move(tp, directories[1]).unwrap();
+    begun.truncate_fully_and_start_at(Offset(5)).unwrap();
+    drop(begun);
+
+    // The log goes with its disk, and the replica is given to the other one.
+    let current = broker.partition(tp).log().dir();
+    let (_, _, dir) = broker.stop().await;
+    std::fs::remove_dir_all(current).unwrap();
+    lies_in(directories[1]);
+    let epoch = BrokerEpoch(101);
+    cluster.register(ONE, epoch);
+    let broker = Broker::start_on(&cluster, ONE, epoch, dir, 2);
+    note(&broker, 0);
+    broker.catch_up().await;
+    assert_eq!(disk_of(&broker, tp), Some(2));
+    assert_eq!(
+        broker.partition(tp).log().log_end_offset(),
+        Offset(0),
+        "begun anew, to be filled by the leader"
+    );
     broker.stop().await;
 }
 

@@ -218,7 +218,7 @@ impl ReplicaManager {
         if let Some(here) = self.shared.logs.directory_of(tp)
             && here != assigned
         {
-            self.tell_directory(tp, here);
+            self.tell_directory(tp);
             if !assigned.is_zero() && partition.is_unassigned() {
                 // No role before the controller knows where the replica lies: were that directory lost, it
                 // would count on a replica that is gone.
@@ -257,6 +257,7 @@ impl ReplicaManager {
         let hints = self.hints.clone();
         let name = topic.name.clone();
         let expendable = self.is_expendable(record);
+        let is_awaited = !expendable || record.elr.contains(&self.shared.broker);
         let home = record.directory_of(self.shared.broker);
         let gone = |_| StorageError::Closed {
             path: self.shared.logs.first_dir().to_owned(),
@@ -272,6 +273,11 @@ impl ReplicaManager {
         let opened = self.shared.run_for_metadata(move || {
             if failed {
                 logs.mark_stray(tp)?;
+            }
+            if !is_awaited && logs.directory_of(tp).is_none() {
+                // A future log alone may be the replica, whole, or not even half of it, where its current log
+                // went with its disk. Nobody counts on it: the leader's is surely whole.
+                logs.cancel_move(tp)?;
             }
             let log = match logs.create(tp, &name, home, config.clone()) {
                 Err(StorageError::Failed { .. }) if expendable => {
