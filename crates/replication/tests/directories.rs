@@ -5,6 +5,7 @@ mod support;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use futures::future::BoxFuture;
 use protocol::batch::Batches;
@@ -13,6 +14,7 @@ use protocol::{
 };
 use replication::{Acks, AppendRefused, AssignError, DirectoryChannel, Partition, RoleError};
 use support::{Broker, Cluster, ONE, TWO, append, eventually, produce, read_from, soon};
+use tokio::time::{Instant, timeout_at};
 
 /// Appends under way at most.
 const QUEUE: usize = 1000;
@@ -89,7 +91,7 @@ async fn alter(broker: &Broker, topic: &str, disk: usize) -> ErrorCode {
     let topic = TopicName::new(topic).expect("a valid name");
     broker
         .manager
-        .alter_log_dir(&topic, PartitionIndex(0), &broker.disk(disk))
+        .alter_log_dir(&topic, PartitionIndex(0), &broker.disk(disk), soon())
         .await
 }
 
@@ -284,6 +286,51 @@ async fn a_copy_without_its_log_is_not_taken_for_a_replica_that_nobody_counts_on
         Offset(0),
         "begun anew, to be filled by the leader"
     );
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn nobody_else_waits_for_a_replica_that_waits_for_the_controller() {
+    let cluster = Cluster::with_brokers(&[ONE]);
+    let tp = cluster.create_topic("events", &[ONE]);
+    let broker = two_disks(&cluster, usize::MAX);
+    place(&broker, tp, 1);
+    broker.catch_up().await;
+    append(&broker.partition(tp), &["a value"], Acks::All)
+        .await
+        .unwrap();
+    let directories = broker.logs.directories();
+    assert_eq!(alter(&broker, "events", 2).await, ErrorCode::None);
+    eventually("the swap", || {
+        let image = cluster.image();
+        image.partition(tp).unwrap().directory_of(ONE) == Some(directories[1])
+    })
+    .await;
+
+    let other = cluster.create_topic("other", &[ONE]);
+    // The image touches the one that is held, too.
+    cluster.elect(tp, ONE, &[ONE]);
+    timeout_at(soon(), broker.catch_up())
+        .await
+        .expect("the other replica gets its role");
+    append(&broker.partition(other), &["a value"], Acks::All)
+        .await
+        .unwrap();
+    let events = TopicName::new("events").expect("a valid name");
+    let called_back = broker.manager.alter_log_dir(
+        &events,
+        PartitionIndex(0),
+        &broker.disk(1),
+        Instant::now() + Duration::from_millis(20),
+    );
+    assert_eq!(called_back.await, ErrorCode::RequestTimedOut);
+
+    // Nothing of a topic that is deleted is worth the controller's word.
+    cluster.delete_topic(tp);
+    timeout_at(soon(), broker.catch_up())
+        .await
+        .expect("the held replica goes");
+    assert!(broker.logs.directory_of(tp).is_none() && broker.logs.future(tp).is_none());
     broker.stop().await;
 }
 

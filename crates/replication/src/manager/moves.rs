@@ -15,6 +15,7 @@ use protocol::{DirectoryId, ErrorCode, PartitionIndex, TopicName, TopicPartition
 use storage::{Log, LogManager, NamedDirectory};
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
+use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::{Hosted, ReplicaManager};
@@ -25,6 +26,8 @@ use crate::{AssignError, Partition};
 const PAUSE: Duration = Duration::from_secs(1);
 /// Before the controller is asked again, while the replica waits.
 const ASK_AGAIN: Duration = Duration::from_millis(200);
+/// How long others wait for a replica that a move holds.
+const HELD_MAX: Duration = Duration::from_millis(500);
 
 /// The moves of a broker.
 #[derive(Debug)]
@@ -38,8 +41,20 @@ pub(super) struct Moves {
 
 #[derive(Debug)]
 struct Running {
-    cancel: CancellationToken,
+    signals: Signals,
     task: JoinHandle<()>,
+}
+
+/// Between a move's task and those who want it to end.
+#[derive(Clone, Debug, Default)]
+struct Signals {
+    /// It is called back: it ends at the next place where that leaves one directory with everything, and the
+    /// metadata naming it.
+    cancel: CancellationToken,
+    /// Nobody needs what the replica has, so it ends without the controller's word too.
+    abandon: CancellationToken,
+    /// It has ended.
+    ended: CancellationToken,
 }
 
 impl Moves {
@@ -68,6 +83,8 @@ enum MoveEnd {
 impl ReplicaManager {
     /// Moves this broker's replica of a partition to the log directory at an absolute path. Where it goes
     /// elsewhere already it goes there instead; where it lies there already a move away from it ends.
+    /// `REQUEST_TIMED_OUT` where the move that goes on still has not ended at `until`: it may be waiting for
+    /// the controller's word.
     ///
     /// Returns once the move has begun: DescribeLogDirs shows how far it is. For a replica that is not here
     /// the wish is remembered until it is made, and the answer is `REPLICA_NOT_AVAILABLE`, as in Kafka.
@@ -76,9 +93,12 @@ impl ReplicaManager {
         topic: &TopicName,
         partition: PartitionIndex,
         path: &Path,
+        until: Instant,
     ) -> ErrorCode {
-        let _turn = self.moves.altering.lock().await;
-        match self.begin_altering(topic, partition, path).await {
+        let Ok(_turn) = timeout_at(until, self.moves.altering.lock()).await else {
+            return ErrorCode::RequestTimedOut;
+        };
+        match self.begin_altering(topic, partition, path, until).await {
             Ok(()) => ErrorCode::None,
             Err(code) => code,
         }
@@ -89,6 +109,7 @@ impl ReplicaManager {
         topic: &TopicName,
         partition: PartitionIndex,
         path: &Path,
+        until: Instant,
     ) -> Result<(), ErrorCode> {
         let logs = &self.shared.logs;
         if !LogManager::may_move(topic, partition) {
@@ -117,8 +138,12 @@ impl ReplicaManager {
             }
         };
         let tp = replica.tp();
+        let end_move = || async move {
+            let ended = timeout_at(until, self.end_move(tp)).await;
+            ended.map_err(|_elapsed| ErrorCode::RequestTimedOut)
+        };
         if logs.future(tp).is_some_and(|(_, at)| at != to) {
-            self.end_move(tp).await;
+            end_move().await?;
             self.on_disk(move |logs| logs.cancel_move(tp)).await?;
         }
         if logs.directory_of(tp) == Some(to) {
@@ -126,7 +151,7 @@ impl ReplicaManager {
         }
         if logs.future(tp).is_none() {
             // One that has just arrived may not have said so yet.
-            self.end_move(tp).await;
+            end_move().await?;
             // As Kafka: what is offline may hold a future log already.
             if logs.unusable_directories() > 0 {
                 return Err(ErrorCode::KafkaStorageError);
@@ -161,7 +186,7 @@ impl ReplicaManager {
         let mut running = self.moves.running.lock();
         if running
             .get(&tp)
-            .is_some_and(|running| !running.task.is_finished())
+            .is_some_and(|running| !running.signals.ended.is_cancelled())
         {
             return;
         }
@@ -169,25 +194,68 @@ impl ReplicaManager {
         let (Some((future, to)), Some(manager)) = (self.shared.logs.future(tp), self.me.upgrade()) else {
             return;
         };
-        let cancel = self.stop.child_token();
+        let signals = Signals {
+            cancel: self.stop.child_token(),
+            ..Signals::default()
+        };
         let task = Move {
             manager,
             replica: Arc::clone(replica),
             future,
             to,
-            cancel: cancel.clone(),
+            signals: signals.clone(),
         };
-        let task = self.shared.runtime.spawn(task.run());
-        running.insert(tp, Running { cancel, task });
+        let ended = signals.ended.clone().drop_guard();
+        let task = self.shared.runtime.spawn(async move {
+            let _ended = ended;
+            task.run().await;
+        });
+        running.insert(tp, Running { signals, task });
     }
 
-    /// Ends a move's task and waits for that. It may have been over just before.
+    /// Ends a move's task and waits for that. It may have been over just before. Who does not wait until the
+    /// end leaves it called back, and known.
     pub(super) async fn end_move(&self, tp: TopicPartition) {
-        let running = self.moves.running.lock().remove(&tp);
-        if let Some(Running { cancel, task }) = running {
-            cancel.cancel();
-            if task.await.is_err() {
-                tracing::error!(%tp, "a replica's move had panicked");
+        let running = self.moves.running.lock();
+        let signals = running.get(&tp).map(|running| running.signals.clone());
+        drop(running);
+        let Some(signals) = signals else {
+            return;
+        };
+        signals.cancel.cancel();
+        signals.ended.cancelled().await;
+        let over = {
+            let mut running = self.moves.running.lock();
+            let is_over = |running: &Running| running.signals.ended.is_cancelled();
+            if running.get(&tp).is_some_and(is_over) {
+                running.remove(&tp)
+            } else {
+                None
+            }
+        };
+        if let Some(Running { task, .. }) = over
+            && task.await.is_err()
+        {
+            tracing::error!(%tp, "a replica's move had panicked");
+        }
+    }
+
+    /// As [`ReplicaManager::end_move`], for a replica that goes: not even the controller's word is waited
+    /// for.
+    pub(super) async fn abandon_move(&self, tp: TopicPartition) {
+        if let Some(running) = self.moves.running.lock().get(&tp) {
+            running.signals.abandon.cancel();
+        }
+        self.end_move(tp).await;
+    }
+
+    /// Resolves when a replica on the move has been waited for long enough: it may be held until the
+    /// controller answers, and the others must not wait for that. Never for one that stays where it is.
+    pub(super) async fn is_held_for_long(&self, tp: TopicPartition) {
+        loop {
+            tokio::time::sleep(HELD_MAX).await;
+            if self.shared.logs.future(tp).is_some() {
+                return;
             }
         }
     }
@@ -207,14 +275,14 @@ struct Move {
     replica: Arc<Partition>,
     future: Arc<Log>,
     to: DirectoryId,
-    cancel: CancellationToken,
+    signals: Signals,
 }
 
 impl Move {
     async fn run(self) {
         let turns = Arc::clone(&self.manager.moves.turns);
         let end = tokio::select! {
-            () = self.cancel.cancelled() => return,
+            () = self.signals.cancel.cancelled() => return,
             turn = turns.acquire() => {
                 let Ok(_turn) = turn else { return };
                 self.fill_and_swap().await
@@ -242,7 +310,7 @@ impl Move {
 
     async fn fill_and_swap(&self) -> MoveEnd {
         loop {
-            if self.cancel.is_cancelled() {
+            if self.signals.cancel.is_cancelled() {
                 return MoveEnd::Called;
             }
             let (current, future) = (self.replica.log(), Arc::clone(&self.future));
@@ -272,7 +340,7 @@ impl Move {
 
     async fn pause(&self, how_long: Duration) {
         tokio::select! {
-            () = self.cancel.cancelled() => {}
+            () = self.signals.cancel.cancelled() => {}
             () = tokio::time::sleep(how_long) => {}
         }
     }
@@ -307,7 +375,7 @@ impl Move {
             Ok(Err(error)) => return Some(MoveEnd::Failed(error)),
             Err(_busy) => return None,
         }
-        if self.cancel.is_cancelled() {
+        if self.signals.cancel.is_cancelled() {
             return Some(MoveEnd::Called);
         }
         let from = shared.logs.directory_of(tp)?;
@@ -317,7 +385,9 @@ impl Move {
             None => {
                 // Nobody knows which directory the metadata names. Nothing may be appended to either until
                 // the next run has told.
-                self.replica.storage_failed();
+                if !self.signals.abandon.is_cancelled() {
+                    self.replica.storage_failed();
+                }
                 return Some(MoveEnd::Called);
             }
         }
@@ -347,16 +417,17 @@ impl Move {
         }
     }
 
-    /// Has the controller note a directory, however long that takes; `None` where the broker stops before
-    /// its word is known.
+    /// Has the controller note a directory, however long that takes; `None` where the broker stops, or the
+    /// replica goes, before its word is known.
     async fn assign(&self, directory: DirectoryId) -> Option<Result<(), ErrorCode>> {
         let Some(channel) = self.manager.shared.directory_channel() else {
             return Some(Ok(()));
         };
-        let stop = &self.manager.stop;
+        let (stop, abandon) = (&self.manager.stop, &self.signals.abandon);
         loop {
             let noted = tokio::select! {
                 () = stop.cancelled() => return None,
+                () = abandon.cancelled() => return None,
                 noted = channel.assign(self.replica.tp(), directory) => noted,
             };
             match noted {
@@ -366,6 +437,7 @@ impl Move {
             }
             tokio::select! {
                 () = stop.cancelled() => return None,
+                () = abandon.cancelled() => return None,
                 () = tokio::time::sleep(ASK_AGAIN) => {}
             }
         }

@@ -33,7 +33,8 @@ pub(super) struct Applied {
 impl ReplicaManager {
     /// Brings the replicas from `older` to `newer`, in which this broker is registered with
     /// `my_epoch`; images without that registration are only looked at. Returns when every replica has
-    /// its role and settings. Slow where the disk is.
+    /// its role and settings, or, where it is held at the end of a move, gets them next. Slow where the disk
+    /// is.
     pub async fn apply_image(&self, older: &ClusterImage, newer: Arc<ClusterImage>, my_epoch: BrokerEpoch) {
         let mut applied = self.applying.lock().await;
         if self.stop.is_cancelled() {
@@ -139,12 +140,15 @@ impl ReplicaManager {
         let Some(hosted) = self.partitions.write().remove(&tp) else {
             return;
         };
-        self.end_move(tp).await;
         if let Hosted::Online(partition) = &hosted {
             tracing::info!(topic = %partition.topic(), partition = %tp.partition, "deleting the replica");
-            if partition.retire().await.is_err() {
+            // Retired first: what a move lets go then does nothing any more.
+            let (retired, ()) = tokio::join!(biased; partition.retire(), self.abandon_move(tp));
+            if retired.is_err() {
                 return;
             }
+        } else {
+            self.abandon_move(tp).await;
         }
         let (logs, hints) = (Arc::clone(&self.shared.logs), self.hints.clone());
         self.noted.lock().remove(&tp);
@@ -233,8 +237,15 @@ impl ReplicaManager {
             log_config,
         };
         self.resume_move(&partition);
-        if let Err(busy) = partition.apply(standing).await {
-            tracing::error!(topic = %topic.name, partition = %tp.partition, %busy, "role not taken");
+        tokio::select! {
+            // Queued for the log before the other is looked at, and there it stays.
+            biased;
+            taken = partition.apply(standing) => if let Err(busy) = taken {
+                tracing::error!(topic = %topic.name, partition = %tp.partition, %busy, "role not taken");
+            },
+            () = self.is_held_for_long(tp) => {
+                tracing::info!(%tp, "the replica takes its role when its move lets it go");
+            }
         }
     }
 
@@ -264,7 +275,7 @@ impl ReplicaManager {
         };
         let failed = match before {
             Some(Hosted::Online(failed)) => {
-                self.end_move(tp).await;
+                self.abandon_move(tp).await;
                 failed.retire().await.map_err(gone)?;
                 true
             }

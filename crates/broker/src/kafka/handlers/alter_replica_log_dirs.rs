@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::time::Duration;
 
 use kafka_protocol::{
     messages::{
@@ -13,10 +14,15 @@ use kafka_protocol::{
     protocol::StrBytes,
 };
 use protocol::{ErrorCode, PartitionIndex, TopicName};
+use tokio::time::Instant;
 
 use crate::kafka::{Request, api::Api};
 
 pub(crate) const API: Api = Api::new(ApiKey::AlterReplicaLogDirs, 1, 2);
+
+/// How long moves that are called back are waited for, in all. The request says nothing of it; clients wait
+/// for 30 seconds by default (`request.timeout.ms`).
+const TIMEOUT: Duration = Duration::from_secs(15);
 
 pub(crate) async fn handle(
     request: Request,
@@ -31,13 +37,14 @@ pub(crate) async fn handle(
             }
         }
     }
+    let until = Instant::now() + TIMEOUT;
     let mut results: BTreeMap<String, Vec<AlterReplicaLogDirPartitionResult>> = BTreeMap::new();
     for ((topic, partition), path) in wishes {
         let code = match TopicName::new(&topic) {
             Ok(name) => {
                 let replicas = &request.broker.replicas;
                 replicas
-                    .alter_log_dir(&name, PartitionIndex(partition), Path::new(&path))
+                    .alter_log_dir(&name, PartitionIndex(partition), Path::new(&path), until)
                     .await
             }
             // No partition has such a name, so nothing is worth remembering.
