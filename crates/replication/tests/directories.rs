@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
+use parking_lot::Mutex;
 use protocol::batch::Batches;
 use protocol::{
     BrokerEpoch, BrokerId, DirectoryId, ErrorCode, Offset, PartitionIndex, TopicName, TopicPartition,
@@ -25,7 +26,7 @@ struct Notes {
     broker: BrokerId,
     lost: AtomicUsize,
     /// A disk that breaks as soon as a directory is noted.
-    breaking: Option<PathBuf>,
+    breaking: Mutex<Option<PathBuf>>,
 }
 
 impl DirectoryChannel for Notes {
@@ -38,8 +39,8 @@ impl DirectoryChannel for Notes {
             let at = record.replicas.iter().position(|&id| id == self.broker);
             record.directories[at.expect("a replica")] = directory;
         });
-        if let Some(path) = &self.breaking {
-            break_disk(path);
+        if let Some(path) = self.breaking.lock().take() {
+            break_disk(&path);
         }
         let lost = self
             .lost
@@ -59,11 +60,16 @@ fn two_disks(cluster: &Cluster, lost: usize) -> Broker {
 }
 
 fn note(broker: &Broker, lost: usize) {
+    note_and_break(broker, lost, None);
+}
+
+/// As [`note`]; with the first directory that is noted a disk breaks.
+fn note_and_break(broker: &Broker, lost: usize, disk: Option<usize>) {
     broker.manager.set_directory_channel(Arc::new(Notes {
         cluster: broker.cluster.clone(),
         broker: broker.id,
         lost: AtomicUsize::new(lost),
-        breaking: None,
+        breaking: Mutex::new(disk.map(|disk| broker.disk(disk))),
     }));
 }
 
@@ -215,12 +221,7 @@ async fn the_metadata_goes_on_naming_the_copy_when_the_old_disk_fails_in_the_swa
     let broker = Broker::with_disks(&cluster, ONE, 2);
     place(&broker, tp, 1);
     let first = broker.disk(1);
-    broker.manager.set_directory_channel(Arc::new(Notes {
-        cluster: cluster.clone(),
-        broker: ONE,
-        lost: AtomicUsize::new(0),
-        breaking: Some(first.clone()),
-    }));
+    note_and_break(&broker, 0, Some(1));
     broker.catch_up().await;
     let partition = broker.partition(tp);
     for _ in 0..10 {
@@ -253,6 +254,26 @@ async fn the_metadata_goes_on_naming_the_copy_when_the_old_disk_fails_in_the_swa
     let partition = broker.partition(tp);
     append(&partition, &["on"], Acks::All).await.unwrap();
     assert_eq!(partition.log().log_end_offset(), Offset(11));
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn a_replica_stays_where_it_is_when_the_new_disk_fails_in_the_swap() {
+    let cluster = Cluster::with_brokers(&[ONE]);
+    let tp = cluster.create_topic("events", &[ONE]);
+    let broker = Broker::with_disks(&cluster, ONE, 2);
+    place(&broker, tp, 1);
+    note_and_break(&broker, 0, Some(2));
+    broker.catch_up().await;
+    let partition = broker.partition(tp);
+    append(&partition, &["a value"], Acks::All).await.unwrap();
+    assert_eq!(alter(&broker, "events", 2).await, ErrorCode::None);
+    // Nor is it on its way any more: compaction would wait for that.
+    eventually("the end of the move", || disk_of(&broker, tp) == Some(1)).await;
+    append(&partition, &["on"], Acks::All).await.unwrap();
+    assert_eq!(partition.log().log_end_offset(), Offset(2));
+    let noted = cluster.image().partition(tp).unwrap().directory_of(ONE);
+    assert_eq!(noted, Some(broker.logs.directories()[0]));
     broker.stop().await;
 }
 
@@ -317,12 +338,11 @@ async fn nobody_else_waits_for_a_replica_that_waits_for_the_controller() {
         .await
         .unwrap();
     let events = TopicName::new("events").expect("a valid name");
-    let called_back = broker.manager.alter_log_dir(
-        &events,
-        PartitionIndex(0),
-        &broker.disk(1),
-        Instant::now() + Duration::from_millis(20),
-    );
+    let first = broker.disk(1);
+    let shortly = Instant::now() + Duration::from_millis(20);
+    let called_back = broker
+        .manager
+        .alter_log_dir(&events, PartitionIndex(0), &first, shortly);
     assert_eq!(called_back.await, ErrorCode::RequestTimedOut);
 
     // Nothing of a topic that is deleted is worth the controller's word.

@@ -20,12 +20,15 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Hosted, ReplicaManager};
 use crate::moving::{MoveError, Progress, settle, take_step};
-use crate::{AssignError, Partition};
+use crate::{AssignError, Partition, disk::DiskBusy};
 
 /// Before another attempt where space, descriptors or disk threads lack.
 const PAUSE: Duration = Duration::from_secs(1);
 /// Before the controller is asked again, while the replica waits.
 const ASK_AGAIN: Duration = Duration::from_millis(200);
+/// Chunks that are copied between two flushes of the copy: what is not durable when the replica comes to rest
+/// has to be waited for then.
+const CHUNKS_PER_FLUSH: u32 = 64;
 /// How long others wait for a replica that a move holds.
 const HELD_MAX: Duration = Duration::from_millis(500);
 
@@ -76,7 +79,8 @@ enum MoveEnd {
     Called,
     /// The metadata does not want the replica there: the future log goes.
     Refused(ErrorCode),
-    /// The future log stays as it is: the next start, or the next wish, goes on with it.
+    /// It cannot go on. The future log goes, for compaction would wait for it for ever; unless the replica has
+    /// failed too, and the future may be all that is left of it.
     Failed(MoveError),
 }
 
@@ -280,62 +284,90 @@ struct Move {
 
 impl Move {
     async fn run(self) {
-        let turns = Arc::clone(&self.manager.moves.turns);
-        let end = tokio::select! {
-            () = self.signals.cancel.cancelled() => return,
-            turn = turns.acquire() => {
-                let Ok(_turn) = turn else { return };
-                self.fill_and_swap().await
-            }
-        };
         let tp = self.replica.tp();
-        match end {
+        match self.fill_and_swap().await {
             MoveEnd::Moved | MoveEnd::Called => {}
             MoveEnd::Refused(code) => {
                 tracing::warn!(%tp, %code, "the controller does not want the replica to move");
-                if self
-                    .manager
-                    .on_disk(move |logs| logs.cancel_move(tp))
-                    .await
-                    .is_err()
-                {
-                    tracing::error!(%tp, "its future log stays until the next start");
-                }
+                self.drop_future().await;
             }
             MoveEnd::Failed(error) => {
                 tracing::error!(%tp, %error, "the replica does not move on; it stays where it is");
+                let has_failed = self.replica.is_failed() || self.replica.log().has_failed();
+                if !has_failed && !self.signals.cancel.is_cancelled() {
+                    self.drop_future().await;
+                }
             }
         }
     }
 
+    async fn drop_future(&self) {
+        let tp = self.replica.tp();
+        let dropped = self.manager.on_disk(move |logs| logs.cancel_move(tp));
+        if dropped.await.is_err() {
+            tracing::error!(%tp, "its future log stays until the next start");
+        }
+    }
+
     async fn fill_and_swap(&self) -> MoveEnd {
+        let mut unsynced: u32 = 0;
         loop {
-            if self.signals.cancel.is_cancelled() {
+            let turn = tokio::select! {
+                biased;
+                () = self.signals.cancel.cancelled() => return MoveEnd::Called,
+                turn = self.manager.moves.turns.acquire() => turn,
+            };
+            let Ok(turn) = turn else {
                 return MoveEnd::Called;
-            }
-            let (current, future) = (self.replica.log(), Arc::clone(&self.future));
-            let step = self
-                .manager
-                .shared
-                .reads
-                .run(move || take_step(&current, &future))
-                .await;
-            match step {
-                Ok(Ok(Progress::Copied { whole_chunk: true } | Progress::Cut)) => {}
-                Ok(Ok(Progress::Copied { whole_chunk: false } | Progress::Same)) => {
-                    if let Some(end) = self.swap().await {
-                        return end;
-                    }
-                    self.pause(ASK_AGAIN).await;
-                }
+            };
+            // Others have their turn during the pause.
+            let pause = match self.fill(&mut unsynced).await {
+                Ok(Ok(())) if self.signals.cancel.is_cancelled() => return MoveEnd::Called,
+                Ok(Ok(())) => match self.swap().await {
+                    Some(end) => return end,
+                    None => ASK_AGAIN,
+                },
                 Ok(Err(error)) if error.may_pass() => {
                     tracing::warn!(tp = %self.replica.tp(), %error, "the replica's move pauses");
-                    self.pause(PAUSE).await;
+                    PAUSE
                 }
                 Ok(Err(error)) => return MoveEnd::Failed(error),
-                Err(_busy) => self.pause(PAUSE).await,
+                Err(_busy) => PAUSE,
+            };
+            drop(turn);
+            self.pause(pause).await;
+        }
+    }
+
+    /// Copies until only the last of it is missing, or not durable; or until the move is called back.
+    async fn fill(&self, unsynced: &mut u32) -> Result<Result<(), MoveError>, DiskBusy> {
+        while !self.signals.cancel.is_cancelled() {
+            let (current, future) = (self.replica.log(), Arc::clone(&self.future));
+            let flush = *unsynced >= CHUNKS_PER_FLUSH;
+            let step = self.manager.shared.reads.run(move || {
+                if flush {
+                    future.flush()?;
+                }
+                take_step(&current, &future)
+            });
+            let progress = match step.await? {
+                Ok(progress) => progress,
+                Err(error) => return Ok(Err(error)),
+            };
+            if flush {
+                *unsynced = 0;
+            }
+            match progress {
+                Progress::Copied { whole_chunk: true } => *unsynced += 1,
+                Progress::Cut => {}
+                // What came during the flush is not much.
+                Progress::Copied { whole_chunk: false } | Progress::Same if *unsynced > 0 => {
+                    *unsynced = CHUNKS_PER_FLUSH;
+                }
+                Progress::Copied { whole_chunk: false } | Progress::Same => break,
             }
         }
+        Ok(Ok(()))
     }
 
     async fn pause(&self, how_long: Duration) {
