@@ -220,9 +220,10 @@ impl ReplicaManager {
     /// Ends a move's task and waits for that. It may have been over just before. Who does not wait until the
     /// end leaves it called back, and known.
     pub(super) async fn end_move(&self, tp: TopicPartition) {
-        let running = self.moves.running.lock();
-        let signals = running.get(&tp).map(|running| running.signals.clone());
-        drop(running);
+        let signals = {
+            let running = self.moves.running.lock();
+            running.get(&tp).map(|running| running.signals.clone())
+        };
         let Some(signals) = signals else {
             return;
         };
