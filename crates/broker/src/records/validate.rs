@@ -221,7 +221,9 @@ fn walk(records: impl BufRead, header: &BatchHeader, rules: &RecordRules) -> Res
 fn of_walk(error: WalkError, index: i32) -> RecordError {
     match error {
         WalkError::Malformed(what) => RecordError::Malformed { index, what },
-        WalkError::TooMuchOutput { limit } => RecordError::OpensTooLarge { limit },
+        WalkError::TooMuchOutput { limit } | WalkError::RecordTooLarge { limit } => {
+            RecordError::OpensTooLarge { limit }
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! Opens compressed batches as streams, within bounds.
 
-use std::io::{self, BufReader, Read};
+use std::io::{self, BufReader, Cursor, Read};
 
 use crate::batch::Compression;
 
@@ -80,24 +80,26 @@ const CHUNK: usize = 32 << 10;
 
 /// What `records` were before `compression`, as a bounded stream.
 ///
-/// Records that are not compressed are yielded as they are, whatever the bounds.
+/// Records that are not compressed are yielded as they are, whatever the bounds. A stream of bytes that it
+/// owns may be kept, and go on elsewhere.
 pub fn open<'a>(
     compression: Compression,
-    records: &'a [u8],
+    records: impl AsRef<[u8]> + Send + 'a,
     bounds: OpenBounds,
-) -> io::Result<BufReader<Box<dyn Read + 'a>>> {
-    let limit = bounds.limit(records.len());
-    let bounded: Box<dyn Read + 'a> = match compression {
-        Compression::None => Box::new(records),
-        Compression::Gzip => bound(flate2::bufread::MultiGzDecoder::new(records), limit),
-        Compression::Snappy => bound(snappy::Reader::new(records), limit),
-        Compression::Lz4 => bound(lz4_flex::frame::FrameDecoder::new(records), limit),
-        Compression::Zstd => bound(zstd::stream::read::Decoder::with_buffer(records)?, limit),
+) -> io::Result<BufReader<Box<dyn Read + Send + 'a>>> {
+    let limit = bounds.limit(records.as_ref().len());
+    let stored = Cursor::new(records);
+    let bounded: Box<dyn Read + Send + 'a> = match compression {
+        Compression::None => Box::new(stored),
+        Compression::Gzip => bound(flate2::bufread::MultiGzDecoder::new(stored), limit),
+        Compression::Snappy => bound(snappy::Reader::new(stored.into_inner()), limit),
+        Compression::Lz4 => bound(lz4_flex::frame::FrameDecoder::new(stored), limit),
+        Compression::Zstd => bound(zstd::stream::read::Decoder::with_buffer(stored)?, limit),
     };
     Ok(BufReader::with_capacity(CHUNK, bounded))
 }
 
-fn bound<'a>(inner: impl Read + 'a, limit: u64) -> Box<dyn Read + 'a> {
+fn bound<'a>(inner: impl Read + Send + 'a, limit: u64) -> Box<dyn Read + Send + 'a> {
     Box::new(Bounded {
         inner,
         left: limit,

@@ -20,20 +20,23 @@ fn damaged(what: &'static str) -> io::Error {
 }
 
 /// Reads either form, block by block.
-pub(super) struct Reader<'a> {
-    /// Blocks that are still to be opened.
-    rest: &'a [u8],
+pub(super) struct Reader<B> {
+    bytes: B,
+    /// Where the blocks begin that are still to be opened.
+    rest: usize,
     framed: bool,
     block: Vec<u8>,
     /// Bytes of `block` that have been read.
     at: usize,
 }
 
-impl<'a> Reader<'a> {
-    pub(super) fn new(bytes: &'a [u8]) -> Self {
-        let framed = bytes.len() >= HEADER_LEN && bytes.starts_with(&MAGIC);
+impl<B: AsRef<[u8]>> Reader<B> {
+    pub(super) fn new(bytes: B) -> Self {
+        let head = bytes.as_ref();
+        let framed = head.len() >= HEADER_LEN && head.starts_with(&MAGIC);
         Self {
-            rest: if framed { &bytes[HEADER_LEN..] } else { bytes },
+            bytes,
+            rest: if framed { HEADER_LEN } else { 0 },
             framed,
             block: Vec::new(),
             at: 0,
@@ -43,9 +46,10 @@ impl<'a> Reader<'a> {
     /// Opens the next block. What a block says it opens to is believed only as far as its
     /// compressed bytes can reach.
     fn open_block(&mut self) -> io::Result<()> {
+        let bytes = self.bytes.as_ref();
+        let blocks = &bytes[self.rest..];
         let compressed = if self.framed {
-            let (length, rest) = self
-                .rest
+            let (length, rest) = blocks
                 .split_first_chunk()
                 .ok_or_else(|| damaged("cut off before a block's length"))?;
             let length =
@@ -53,10 +57,11 @@ impl<'a> Reader<'a> {
             let (block, rest) = rest
                 .split_at_checked(length)
                 .ok_or_else(|| damaged("cut off within a block"))?;
-            self.rest = rest;
+            self.rest = bytes.len() - rest.len();
             block
         } else {
-            std::mem::take(&mut self.rest)
+            self.rest = bytes.len();
+            blocks
         };
         let length = snap::raw::decompress_len(compressed).map_err(io::Error::from)?;
         if length > compressed.len().saturating_mul(MAX_RATIO) {
@@ -72,10 +77,10 @@ impl<'a> Reader<'a> {
     }
 }
 
-impl Read for Reader<'_> {
+impl<B: AsRef<[u8]>> Read for Reader<B> {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
         while self.at == self.block.len() {
-            if self.rest.is_empty() {
+            if self.rest == self.bytes.as_ref().len() {
                 return Ok(0);
             }
             self.open_block()?;

@@ -87,6 +87,8 @@ fn search(
 fn of_walk(error: WalkError, index: i32) -> SearchError {
     match error {
         WalkError::Malformed(what) => SearchError::Malformed { index, what },
-        WalkError::TooMuchOutput { limit } => SearchError::OpensTooLarge { limit },
+        WalkError::TooMuchOutput { limit } | WalkError::RecordTooLarge { limit } => {
+            SearchError::OpensTooLarge { limit }
+        }
     }
 }

@@ -58,6 +58,12 @@ pub enum WalkError {
         /// What was allowed.
         limit: u64,
     },
+    /// A record is larger than the walk takes.
+    #[error("a record takes more than {limit} bytes")]
+    RecordTooLarge {
+        /// What it takes.
+        limit: u64,
+    },
 }
 
 impl From<Malformed> for WalkError {
@@ -132,6 +138,12 @@ pub struct RecordView {
 }
 
 impl RecordView {
+    /// How many headers the record has.
+    pub fn header_count(&self) -> usize {
+        // The walk has seen so many.
+        self.header_count as usize
+    }
+
     /// The record's headers, in their order; `record` is what the same walk kept.
     pub fn headers<'a>(&self, record: &'a [u8]) -> Vec<HeaderField<'a>> {
         let mut rest = self.headers.of(record);
@@ -186,6 +198,8 @@ pub struct RecordWalk<R> {
     previous_delta: i32,
     /// The record walked last, where records are kept.
     kept: Option<Vec<u8>>,
+    /// Bytes of the largest record that is taken.
+    record_limit: u64,
 }
 
 impl<R: BufRead> RecordWalk<R> {
@@ -200,6 +214,7 @@ impl<R: BufRead> RecordWalk<R> {
             index: 0,
             previous_delta: -1,
             kept: None,
+            record_limit: u64::MAX,
         }
     }
 
@@ -210,6 +225,15 @@ impl<R: BufRead> RecordWalk<R> {
         Self {
             kept: Some(Vec::new()),
             ..Self::new(input, header, deltas)
+        }
+    }
+
+    /// Refuses a record of more than `bytes` bytes, before anything of it is kept.
+    #[must_use]
+    pub fn with_records_of(self, bytes: u64) -> Self {
+        Self {
+            record_limit: bytes,
+            ..self
         }
     }
 
@@ -237,6 +261,11 @@ impl<R: BufRead> RecordWalk<R> {
         }
         let mut prefix = 0;
         let length = self.length(1, i64::MAX, &mut prefix)? as u64;
+        if length > self.record_limit {
+            return Err(WalkError::RecordTooLarge {
+                limit: self.record_limit,
+            });
+        }
         let mut taken = 0;
         self.skip(1, &mut taken)?;
         let timestamp_delta = self.varlong(&mut taken)?;

@@ -191,7 +191,7 @@ impl Filter<'_> {
     }
 }
 
-type Walk<'a> = RecordWalk<io::BufReader<Box<dyn Read + 'a>>>;
+type Walk<'a> = RecordWalk<io::BufReader<Box<dyn Read + Send + 'a>>>;
 
 /// A walk over a stored batch's records that keeps their bytes.
 pub(crate) fn walk<'a>(batch: &'a [u8], header: &BatchHeader) -> Result<Walk<'a>, FilterError> {
