@@ -16,7 +16,7 @@ use protocol::grpc::v1::{
     CommitRequest, CommitResponse, CommitResult, CommittedOffset, CommittedRequest, CommittedResponse,
     KafkaError, OffsetToCommit, RelayCommitRequest, RelayCommittedRequest,
 };
-use protocol::{ErrorCode, LeaderEpoch, PartitionIndex};
+use protocol::{BrokerId, ErrorCode, LeaderEpoch, PartitionIndex, TopicName};
 use tokio::time::{Instant, sleep, timeout_at};
 use tonic::Status;
 use tonic::transport::Channel;
@@ -30,11 +30,17 @@ use crate::coordinator::group::{Caller, GroupReply, GroupRequest};
 const PAUSE: Duration = Duration::from_millis(50);
 /// What Kafka's strings hold at most, in bytes.
 const LONGEST_STRING: usize = i16::MAX as usize;
+/// Offsets of one call at most.
+const MOST_OFFSETS: usize = 10_000;
+/// Brokers to which a call is sent whose connection breaks over it: it may be the call that ends them.
+const MOST_BROKEN: usize = 2;
+/// A group's name is quoted to so many characters, for every offset.
+const QUOTED_CHARS: usize = 100;
 
 /// Where a group is coordinated.
 enum Coordinator {
     Here,
-    There(RelayClient<Channel>),
+    There(BrokerId, RelayClient<Channel>),
 }
 
 impl Relay {
@@ -44,10 +50,12 @@ impl Relay {
         request: CommitRequest,
         deadline: Instant,
     ) -> Result<CommitResponse, KafkaError> {
+        check_commit(&request)?;
+        let mut broken = BTreeSet::new();
         loop {
             let answer = match self.coordinator(&request.group_id).await {
                 Ok((_, Coordinator::Here)) => commit(&self.broker, &request).await,
-                Ok((hello, Coordinator::There(mut peer))) => {
+                Ok((hello, Coordinator::There(id, mut peer))) => {
                     let call = peer.commit(RelayCommitRequest {
                         hello: Some(hello),
                         request: Some(request.clone()),
@@ -60,7 +68,10 @@ impl Relay {
                                 None => Ok(reply.response.unwrap_or_default()),
                             }
                         }
-                        Ok(Err(status)) => Err(unavailable(&status)),
+                        Ok(Err(status)) => {
+                            broken.insert(id);
+                            Err(unavailable(&status))
+                        }
                         Err(_) => Err(timed_out()),
                     }
                 }
@@ -73,7 +84,7 @@ impl Relay {
                     .any(|result| result.error.as_ref().is_some_and(asks_again)),
                 Err(error) => asks_again(error),
             };
-            if !again || Instant::now() + PAUSE >= deadline {
+            if !again || broken.len() >= MOST_BROKEN || Instant::now() + PAUSE >= deadline {
                 return answer;
             }
             sleep(PAUSE).await;
@@ -86,10 +97,12 @@ impl Relay {
         request: CommittedRequest,
         deadline: Instant,
     ) -> Result<CommittedResponse, KafkaError> {
+        check_committed(&request)?;
+        let mut broken = BTreeSet::new();
         loop {
             let answer = match self.coordinator(&request.group_id).await {
                 Ok((_, Coordinator::Here)) => committed(&self.broker, &request).await,
-                Ok((hello, Coordinator::There(mut peer))) => {
+                Ok((hello, Coordinator::There(id, mut peer))) => {
                     let call = peer.committed(RelayCommittedRequest {
                         hello: Some(hello),
                         request: Some(request.clone()),
@@ -102,14 +115,17 @@ impl Relay {
                                 None => Ok(reply.response.unwrap_or_default()),
                             }
                         }
-                        Ok(Err(status)) => Err(unavailable(&status)),
+                        Ok(Err(status)) => {
+                            broken.insert(id);
+                            Err(unavailable(&status))
+                        }
                         Err(_) => Err(timed_out()),
                     }
                 }
                 Err(error) => Err(error),
             };
             let again = answer.as_ref().is_err_and(asks_again);
-            if !again || Instant::now() + PAUSE >= deadline {
+            if !again || broken.len() >= MOST_BROKEN || Instant::now() + PAUSE >= deadline {
                 return answer;
             }
             sleep(PAUSE).await;
@@ -128,7 +144,7 @@ impl Relay {
             return Ok((hello, Coordinator::Here));
         }
         let peer = self.peers.client(id).map_err(|status| unavailable(&status))?;
-        Ok((hello, Coordinator::There(peer)))
+        Ok((hello, Coordinator::There(id, peer)))
     }
 }
 
@@ -156,7 +172,7 @@ pub(super) async fn commit(
     broker: &BrokerContext,
     request: &CommitRequest,
 ) -> Result<CommitResponse, KafkaError> {
-    check_group(&request.group_id)?;
+    check_commit(request)?;
     let image = broker.images.current();
     // As on the Kafka port, what is not there is sorted out before the coordinator is asked.
     let refused: Vec<Option<KafkaError>> = request
@@ -174,7 +190,7 @@ pub(super) async fn commit(
             .with_committed_metadata(Some(StrBytes::from_string(offset.metadata.clone())));
         topics.entry(&offset.topic).or_default().push(partition);
     }
-    let mut codes = BTreeMap::new();
+    let mut codes: BTreeMap<String, BTreeMap<i32, i16>> = BTreeMap::new();
     if !topics.is_empty() {
         let topics = topics.into_iter().map(|(topic, partitions)| {
             OffsetCommitRequestTopic::default()
@@ -189,19 +205,18 @@ pub(super) async fn commit(
             return Err(kafka_error(ErrorCode::UnknownServerError, ""));
         };
         for topic in reply.topics {
-            for partition in topic.partitions {
-                codes.insert(
-                    (topic.name.to_string(), partition.partition_index),
-                    partition.error_code,
-                );
-            }
+            let of_partitions = topic.partitions.iter();
+            codes
+                .entry(topic.name.to_string())
+                .or_default()
+                .extend(of_partitions.map(|partition| (partition.partition_index, partition.error_code)));
         }
     }
     let results = request.offsets.iter().zip(refused).map(|(offset, refused)| {
         let decided = || {
             let code = codes
-                .get(&(offset.topic.clone(), offset.partition))
-                .copied()
+                .get(&offset.topic)
+                .and_then(|of_topic| of_topic.get(&offset.partition).copied())
                 .unwrap_or(ErrorCode::UnknownServerError.code());
             error_of(code, &request.group_id)
         };
@@ -221,7 +236,7 @@ pub(super) async fn committed(
     broker: &BrokerContext,
     request: &CommittedRequest,
 ) -> Result<CommittedResponse, KafkaError> {
-    check_group(&request.group_id)?;
+    check_committed(request)?;
     // Whole topics are picked from everything that there is.
     let everything =
         request.topics.is_empty() || request.topics.iter().any(|topic| topic.partitions.is_empty());
@@ -274,19 +289,22 @@ pub(super) async fn committed(
     }
     if everything {
         // What was named beside whole topics is answered for as well.
-        let found: BTreeSet<(String, i32)> = offsets
+        let found: BTreeSet<(&str, i32)> = offsets
             .iter()
-            .map(|offset| (offset.topic.clone(), offset.partition))
+            .map(|offset| (offset.topic.as_str(), offset.partition))
             .collect();
         let named = wanted
             .iter()
-            .flat_map(|(topic, named)| named.iter().map(|&partition| ((*topic).to_owned(), partition)));
-        let missing = named.filter(|named| !found.contains(named));
-        offsets.extend(missing.map(|(topic, partition)| CommittedOffset {
-            topic,
-            partition,
-            ..CommittedOffset::default()
-        }));
+            .flat_map(|(&topic, named)| named.iter().map(move |&partition| (topic, partition)));
+        let missing: Vec<CommittedOffset> = named
+            .filter(|named| !found.contains(named))
+            .map(|(topic, partition)| CommittedOffset {
+                topic: topic.to_owned(),
+                partition,
+                ..CommittedOffset::default()
+            })
+            .collect();
+        offsets.extend(missing);
     }
     Ok(CommittedResponse { offsets })
 }
@@ -298,6 +316,43 @@ async fn ask(broker: &BrokerContext, request: GroupRequest) -> GroupReply {
         api_version: 9,
     };
     broker.groups.call(caller, request).await
+}
+
+/// Refuses what would cost more than it says, before anybody works on it.
+fn check_commit(request: &CommitRequest) -> Result<(), KafkaError> {
+    check_group(&request.group_id)?;
+    check_count(request.offsets.len())?;
+    request
+        .offsets
+        .iter()
+        .try_for_each(|offset| check_topic(&offset.topic))
+}
+
+/// As [`check_commit`]; every topic counts, and every partition of it.
+fn check_committed(request: &CommittedRequest) -> Result<(), KafkaError> {
+    check_group(&request.group_id)?;
+    let named = request.topics.iter().map(|topic| topic.partitions.len().max(1));
+    check_count(named.sum())?;
+    request
+        .topics
+        .iter()
+        .try_for_each(|topic| check_topic(&topic.topic))
+}
+
+fn check_count(offsets: usize) -> Result<(), KafkaError> {
+    if offsets <= MOST_OFFSETS {
+        return Ok(());
+    }
+    let why = format!("a call has at most {MOST_OFFSETS} offsets, not {offsets}");
+    Err(kafka_error(ErrorCode::InvalidRequest, why))
+}
+
+/// A name that is answered for each of its partitions has a bound.
+fn check_topic(name: &str) -> Result<(), KafkaError> {
+    match TopicName::new(name) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(kafka_error(ErrorCode::InvalidTopicException, error.to_string())),
+    }
 }
 
 fn check_group(group: &str) -> Result<(), KafkaError> {
@@ -341,6 +396,7 @@ fn error_of(code: i16, group: &str) -> Option<KafkaError> {
         return None;
     }
     let known = ErrorCode::from_code(code).unwrap_or(ErrorCode::UnknownServerError);
+    let group: String = group.chars().take(QUOTED_CHARS).collect();
     let sentence = match known {
         ErrorCode::UnknownMemberId => {
             format!("group {group} has members: only they can commit until they are gone")
@@ -355,4 +411,62 @@ fn error_of(code: i16, group: &str) -> Option<KafkaError> {
         _ => String::new(),
     };
     Some(kafka_error(known, sentence))
+}
+
+#[cfg(test)]
+mod tests {
+    use protocol::grpc::v1::AssignedTopic;
+
+    use super::*;
+
+    fn code<T>(outcome: Result<T, KafkaError>) -> ErrorCode {
+        outcome.map_or_else(|error| code_of(&error), |_| ErrorCode::None)
+    }
+
+    #[test]
+    fn a_name_that_is_answered_for_each_partition_is_a_topics() {
+        let long = "t".repeat(1 << 20);
+        let asked = |topic: &str, partitions: i32| CommittedRequest {
+            group_id: "g".to_owned(),
+            topics: vec![AssignedTopic {
+                topic: topic.to_owned(),
+                partitions: (0..partitions).collect(),
+            }],
+        };
+        assert_eq!(code(check_committed(&asked("t", 10_000))), ErrorCode::None);
+        assert_eq!(
+            code(check_committed(&asked("t", 10_001))),
+            ErrorCode::InvalidRequest
+        );
+        let refused = check_committed(&asked(&long, 3)).expect_err("too long");
+        assert_eq!(code_of(&refused), ErrorCode::InvalidTopicException);
+        assert!(refused.message.len() < 200, "it is not quoted");
+        assert_eq!(
+            code(check_committed(&asked("", 1))),
+            ErrorCode::InvalidTopicException
+        );
+    }
+
+    #[test]
+    fn a_commit_is_as_bounded() {
+        let commit = |topic: &str, offsets| CommitRequest {
+            group_id: "g".to_owned(),
+            offsets: vec![
+                OffsetToCommit {
+                    topic: topic.to_owned(),
+                    ..OffsetToCommit::default()
+                };
+                offsets
+            ],
+        };
+        assert_eq!(code(check_commit(&commit("t", 10_000))), ErrorCode::None);
+        assert_eq!(
+            code(check_commit(&commit("t", 10_001))),
+            ErrorCode::InvalidRequest
+        );
+        let refused = code(check_commit(&commit("no name", 1)));
+        assert_eq!(refused, ErrorCode::InvalidTopicException);
+        let told = error_of(ErrorCode::UnknownMemberId.code(), &"g".repeat(LONGEST_STRING));
+        assert!(told.is_some_and(|error| error.message.len() < 300));
+    }
 }
