@@ -41,6 +41,13 @@ impl Sequence {
     }
 }
 
+/// How large a batch of more than one record may be before compression, where one of `largest` bytes is taken:
+/// what does not compress grows a little.
+pub(super) fn limit(largest: usize, compressed: bool) -> usize {
+    let kept_back = if compressed { largest / 64 + 256 } else { 0 };
+    largest.saturating_sub(kept_back)
+}
+
 /// One batch of as many of `records` (at least one), from the first on, as `limit` bytes take, or of the
 /// first alone; and how many they are.
 pub(super) fn build(records: &[Placed], sequence: Option<Sequence>, limit: usize) -> (Bytes, usize) {
@@ -181,6 +188,37 @@ mod tests {
         assert_eq!(count, 1, "larger than the limit: for the leader to refuse");
         let (_, count) = build(&records, None, usize::MAX);
         assert_eq!(count, 10);
+    }
+
+    #[test]
+    fn what_does_not_compress_fits_all_the_same() {
+        // Without a pattern: a multiplicative generator's bytes.
+        let mut state = 1_u64;
+        let mut noise = |bytes: usize| {
+            let next = |_| {
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                (state >> 56) as u8
+            };
+            NewRecord {
+                value: Some((0..bytes).map(next).collect::<Vec<u8>>().into()),
+                ..NewRecord::default()
+            }
+        };
+        let records: Vec<Placed> = (0..3000).map(|at| placed(at, noise(100), 0)).collect();
+        for largest in [2000, 10_000, 200_000] {
+            let (batch, count) = build(&records, None, limit(largest, true));
+            assert!(count > 1);
+            for codec in [
+                Compression::Gzip,
+                Compression::Snappy,
+                Compression::Lz4,
+                Compression::Zstd,
+            ] {
+                let sent = recompress(&batch, &batch[HEADER_LEN..], codec, usize::MAX).expect("no limit");
+                assert!(sent.len() <= largest, "{codec:?} {largest}");
+            }
+        }
+        assert_eq!(limit(1000, false), 1000);
     }
 
     #[test]

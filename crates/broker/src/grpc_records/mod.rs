@@ -38,6 +38,7 @@ use crate::context::BrokerContext;
 use crate::grpc_admin::AdminService;
 use crate::metric_names;
 use crate::relay::{self, Relay};
+use fetch::ReadAhead;
 use partitioner::Partitioner;
 use producers::Producers;
 use write::Writing;
@@ -46,6 +47,12 @@ use write::Writing;
 const REQUEST_BYTES: usize = 4 << 20;
 /// Records of one message at most: it takes no thread for long.
 const REQUEST_RECORDS: usize = 100_000;
+/// Headers of all of them at most.
+const REQUEST_HEADERS: usize = 200_000;
+/// What a message takes in memory beside its bytes, at least.
+const MESSAGE_OVERHEAD: usize = 256;
+/// What a record, or a header, takes beside its bytes.
+const ITEM_OVERHEAD: usize = 128;
 /// Bytes of records that wait for their acknowledgement at a time, over all calls.
 const UNACKNOWLEDGED_BYTES: usize = 128 << 20;
 
@@ -60,6 +67,8 @@ pub(crate) struct RecordsService {
     partitioner: Arc<Partitioner>,
     /// Permits are bytes.
     unacknowledged: Arc<Semaphore>,
+    /// What streams may read ahead of their clients.
+    ahead: ReadAhead,
     /// False until the broker was ready for the first time: before, it does not know what there is.
     open: watch::Receiver<bool>,
     /// Cancelled when the client ports close.
@@ -81,6 +90,7 @@ impl RecordsService {
             admin,
             partitioner: Arc::default(),
             unacknowledged: Arc::new(Semaphore::new(UNACKNOWLEDGED_BYTES)),
+            ahead: ReadAhead::new(),
             open,
             stop,
         }
@@ -107,9 +117,9 @@ impl RecordsService {
     async fn produce_once(&self, request: Request<ProduceRequest>) -> Result<ProduceResponse, Status> {
         let of_client = deadline::of_client(request.metadata());
         let request = request.into_inner();
-        check(&request)?;
+        let weight = check(&request)?;
         let deadline = deadline::of_attempt(request.timeout_ms, of_client);
-        let _room = self.room(request.encoded_len(), deadline).await?;
+        let _room = self.room(weight, deadline).await?;
         let mut producer = None;
         let records = self.write(writing(request, deadline)?, &mut producer).await?;
         if let Some(producer) = producer {
@@ -181,13 +191,15 @@ async fn within<T>(
     }
 }
 
-/// Refuses what would take too long to look at.
-fn check(request: &ProduceRequest) -> Result<(), Status> {
-    if request.records.len() <= REQUEST_RECORDS {
-        return Ok(());
+/// Refuses what would take too long to look at; says about how many bytes the rest takes in memory.
+fn check(request: &ProduceRequest) -> Result<usize, Status> {
+    let records = request.records.len();
+    let headers: usize = request.records.iter().map(|record| record.headers.len()).sum();
+    if records > REQUEST_RECORDS || headers > REQUEST_HEADERS {
+        let why = format!("a request has at most {REQUEST_RECORDS} records and {REQUEST_HEADERS} headers");
+        return Err(status::refused(ErrorCode::RecordListTooLarge, why));
     }
-    let why = format!("a request has at most {REQUEST_RECORDS} records");
-    Err(status::refused(ErrorCode::RecordListTooLarge, why))
+    Ok(MESSAGE_OVERHEAD + request.encoded_len() + ITEM_OVERHEAD * (records + headers))
 }
 
 fn writing(request: ProduceRequest, deadline: Instant) -> Result<Writing, Status> {
@@ -256,5 +268,35 @@ impl Records for RecordsService {
     ) -> Result<Response<CommittedResponse>, Status> {
         self.measured("Records.Committed", self.look_up_committed(request))
             .await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use protocol::grpc::v1::{NewRecord, RecordHeader};
+
+    use super::*;
+
+    #[test]
+    fn what_is_small_on_the_wire_is_not_in_memory() {
+        assert_eq!(
+            check(&ProduceRequest::default()).expect("empty"),
+            MESSAGE_OVERHEAD
+        );
+        let request = |records, headers| {
+            let record = NewRecord {
+                headers: vec![RecordHeader::default(); headers],
+                ..NewRecord::default()
+            };
+            ProduceRequest {
+                records: vec![record; records],
+                ..ProduceRequest::default()
+            }
+        };
+        let weight = check(&request(10, 100)).expect("few");
+        assert!(weight > 1000 * size_of::<RecordHeader>() + 10 * size_of::<NewRecord>());
+        assert!(check(&request(1, REQUEST_HEADERS)).is_ok());
+        assert!(check(&request(1, REQUEST_HEADERS + 1)).is_err());
+        assert!(check(&request(REQUEST_RECORDS + 1, 0)).is_err());
     }
 }

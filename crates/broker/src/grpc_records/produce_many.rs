@@ -2,12 +2,13 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::pin::Pin;
+use std::time::Duration;
 
-use prost::Message;
 use protocol::grpc::v1::{
     ProduceManyResponse, ProduceProgress, ProduceRequest, ProducedPartition, ProducedRecord,
 };
-use tokio::time::Instant;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::{Instant, sleep_until};
 use tonic::{Request, Status, Streaming};
 
 use super::producers::Producer;
@@ -15,14 +16,22 @@ use super::{RecordsService, check, deadline, status, writing};
 
 /// Bytes of messages that gather before the stream is left to wait.
 const ROUND_BYTES: usize = 4 << 20;
+/// For how long a broker that shuts down waits to hear what became of a round.
+const LAST_ROUND: Duration = Duration::from_secs(2);
 
 /// Messages that go together: of one topic, in one manner.
 #[derive(Debug)]
 struct Round {
     request: ProduceRequest,
     messages: u64,
+    /// What its messages take in memory, roughly.
     bytes: usize,
+    /// For so many bytes.
+    room: OwnedSemaphorePermit,
 }
+
+/// A message for which there is room, or not in time.
+type Entered = (ProduceRequest, usize, Result<OwnedSemaphorePermit, Status>);
 
 /// A round that was written, and the producer for the next.
 type Written = (u64, String, Result<Vec<ProducedRecord>, Status>, Option<Producer>);
@@ -35,7 +44,8 @@ struct Summary {
 }
 
 impl RecordsService {
-    /// Writes what comes until the client is done, or something cannot be written.
+    /// Writes what comes until the client is done, or something cannot be written. However it ends, what
+    /// became of the round in flight is told.
     pub(super) async fn produce_stream(
         &self,
         request: Request<Streaming<ProduceRequest>>,
@@ -44,24 +54,51 @@ impl RecordsService {
         let mut messages = request.into_inner();
         let mut gathered: VecDeque<Round> = VecDeque::new();
         let mut in_flight: Option<Pin<Box<dyn Future<Output = Written> + Send + '_>>> = None;
+        let mut entering: Option<Pin<Box<dyn Future<Output = Entered> + Send + '_>>> = None;
         let mut producer = None;
         let mut summary = Summary::default();
         let mut more = true;
+        // What has gathered and is in no round yet.
+        let mut waiting = 0;
+        let mut ending: Option<Status> = None;
+        let mut patience: Option<Instant> = None;
         loop {
+            if let Some(status) = &ending {
+                // What has not begun is not written: the client knows from the count where to go on.
+                gathered.clear();
+                entering = None;
+                let is_over = patience.is_some_and(|end| end <= Instant::now());
+                if in_flight.is_none() || is_over {
+                    return Err(summary.ends(status));
+                }
+            }
             if in_flight.is_none() {
                 match gathered.pop_front() {
                     Some(round) => {
+                        waiting -= round.bytes;
                         let round = self.write_round(round, producer.take(), of_client);
                         in_flight = Some(Box::pin(round));
                     }
-                    None if !more => break,
+                    None if !more && entering.is_none() => break,
                     None => {}
                 }
             }
-            let waiting: usize = gathered.iter().map(|round| round.bytes).sum();
+            let takes = more && entering.is_none() && ending.is_none() && waiting < ROUND_BYTES;
             let written = async {
                 match &mut in_flight {
                     Some(round) => round.await,
+                    None => std::future::pending().await,
+                }
+            };
+            let entered = async {
+                match &mut entering {
+                    Some(message) => message.await,
+                    None => std::future::pending().await,
+                }
+            };
+            let over = async {
+                match patience {
+                    Some(end) => sleep_until(end).await,
                     None => std::future::pending().await,
                 }
             };
@@ -71,16 +108,34 @@ impl RecordsService {
                     producer = lent;
                     summary.take(count, &topic, outcome)?;
                 }
-                message = messages.message(), if more && waiting < ROUND_BYTES => match message? {
-                    Some(request) => {
-                        check(&request).map_err(|refused| summary.ends(&refused))?;
-                        gather(&mut gathered, request);
+                (request, bytes, room) = entered => {
+                    entering = None;
+                    match room {
+                        Ok(room) => {
+                            waiting += bytes;
+                            gather(&mut gathered, request, bytes, room);
+                        }
+                        Err(status) => ending = Some(status),
                     }
-                    None => more = false,
-                },
-                () = self.stop.cancelled() => {
-                    return Err(summary.ends(&Status::unavailable("the broker is shutting down")));
                 }
+                message = messages.message(), if takes => {
+                    match message.and_then(|message| message.map(weighed).transpose()) {
+                        Ok(Some((request, bytes))) => {
+                            let deadline = deadline::of_attempt(request.timeout_ms, of_client);
+                            entering = Some(Box::pin(async move {
+                                let room = self.room(bytes, deadline).await;
+                                (request, bytes, room)
+                            }));
+                        }
+                        Ok(None) => more = false,
+                        Err(status) => ending = Some(status),
+                    }
+                }
+                () = self.stop.cancelled(), if ending.is_none() => {
+                    ending = Some(Status::unavailable("the broker is shutting down"));
+                    patience = Some(Instant::now() + LAST_ROUND);
+                }
+                () = over => {}
             }
         }
         if let Some(producer) = producer {
@@ -104,18 +159,26 @@ impl RecordsService {
     ) -> Written {
         let deadline = deadline::of_attempt(round.request.timeout_ms, of_client);
         let topic = round.request.topic.clone();
-        let outcome = async {
-            let _room = self.room(round.bytes, deadline).await?;
-            self.write(writing(round.request, deadline)?, &mut producer).await
-        };
+        let outcome = async { self.write(writing(round.request, deadline)?, &mut producer).await };
         let outcome = outcome.await;
+        drop(round.room);
         (round.messages, topic, outcome, producer)
     }
 }
 
+/// A message with what it takes in memory, unless it is too much to look at.
+fn weighed(request: ProduceRequest) -> Result<(ProduceRequest, usize), Status> {
+    let bytes = check(&request)?;
+    Ok((request, bytes))
+}
+
 /// Adds a message to the last round, where it goes together with it, else begins another.
-fn gather(rounds: &mut VecDeque<Round>, mut request: ProduceRequest) {
-    let bytes = request.encoded_len();
+fn gather(
+    rounds: &mut VecDeque<Round>,
+    mut request: ProduceRequest,
+    bytes: usize,
+    room: OwnedSemaphorePermit,
+) {
     let same = |round: &&mut Round| {
         let last = &round.request;
         (&last.topic, last.acks, last.compression, last.timeout_ms)
@@ -133,11 +196,13 @@ fn gather(rounds: &mut VecDeque<Round>, mut request: ProduceRequest) {
             round.request.records.append(&mut request.records);
             round.messages += 1;
             round.bytes += bytes;
+            round.room.merge(room);
         }
         None => rounds.push_back(Round {
             request,
             messages: 1,
             bytes,
+            room,
         }),
     }
 }

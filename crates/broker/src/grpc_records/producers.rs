@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use protocol::{ErrorCode, ProducerId, TopicPartition};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use super::batches::Sequence;
 use crate::producer_ids::ProducerIds;
@@ -52,7 +52,9 @@ impl Producers {
             return Ok(producer);
         }
         loop {
-            match self.ids.next().await {
+            // Nothing was sent yet: whoever waited in vain may simply try again.
+            let id = timeout_at(deadline, self.ids.next()).await;
+            match id.unwrap_or(Err(ErrorCode::CoordinatorLoadInProgress)) {
                 Ok(id) => {
                     return Ok(Producer {
                         id,

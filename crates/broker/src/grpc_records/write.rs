@@ -9,7 +9,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use metadata::{ClusterImage, Topic, configs::TopicSettings};
+use metadata::{
+    ClusterImage, Topic,
+    configs::{TopicCompression, TopicSettings},
+};
 use protocol::batch::Compression;
 use protocol::grpc::v1::{KafkaError, NewRecord, ProducedRecord};
 use protocol::{BrokerId, ErrorCode, LeaderEpoch, PartitionIndex, TopicName, TopicPartition};
@@ -45,7 +48,7 @@ struct Manner {
     acks: Acks,
     compression: Compression,
     deadline: Instant,
-    /// The largest batch, in bytes.
+    /// The largest batch of more than one record, in bytes before compression.
     limit: usize,
 }
 
@@ -65,14 +68,20 @@ impl RecordsService {
         writing: Writing,
         producer: &mut Option<Producer>,
     ) -> Result<Vec<ProducedRecord>, Status> {
-        let topic = self.topic_to_write(&writing.topic).await?;
+        let topic = timeout_at(writing.deadline, self.topic_to_write(&writing.topic));
+        let topic = topic.await.unwrap_or_else(|_| {
+            let why = format!("topic {} was not there in time", writing.topic);
+            Err(status::refused(ErrorCode::LeaderNotAvailable, why))
+        })?;
         let image = self.broker.images.current();
         let settings = TopicSettings::resolve(&image, &topic.name, &self.broker.config.node_defaults);
+        let compressed = writing.compression != Compression::None
+            || matches!(settings.compression, TopicCompression::Fixed(codec) if codec != Compression::None);
         let manner = Manner {
             acks: writing.acks,
             compression: writing.compression,
             deadline: writing.deadline,
-            limit: settings.max_message_bytes as usize,
+            limit: batches::limit(settings.max_message_bytes as usize, compressed),
         };
         let mut results = vec![ProducedRecord::default(); writing.records.len()];
         let placed = place(&topic, &self.partitioner, writing.records, &mut results);
@@ -169,7 +178,8 @@ impl RecordsService {
         }
     }
 
-    /// Has one batch appended by whoever leads, in as many attempts as are safe.
+    /// Has one batch appended by whoever leads, in as many attempts as are safe. Once an attempt may have
+    /// written it, no refusal of a later one says that it was not: the time is up, then.
     async fn write_batch(
         &self,
         tp: TopicPartition,
@@ -178,9 +188,10 @@ impl RecordsService {
     ) -> Result<Appended, Refusal> {
         let batch = batches::compress(&self.broker, batch, manner.compression).await?;
         let mut images = self.broker.images.subscribe();
+        let mut may_be_written = false;
         loop {
             let image = Arc::clone(&images.borrow_and_update());
-            let (refusal, may_be_written) = match leader(&image, tp)? {
+            let (refusal, attempted) = match leader(&image, tp)? {
                 None => {
                     let why = format!("nobody leads partition {}", tp.partition);
                     (Refusal::new(ErrorCode::LeaderNotAvailable, why), false)
@@ -206,14 +217,45 @@ impl RecordsService {
                     }
                 }
             };
-            let gives_up = !refusal.error.is_retriable() || (manner.acks == Acks::None && may_be_written);
+            may_be_written |= attempted && leaves_open(refusal.error);
+            let gives_up = !refusal.error.is_retriable() || (manner.acks == Acks::None && attempted);
             if gives_up || Instant::now() + PAUSE >= manner.deadline {
-                return Err(refusal);
+                return Err(if may_be_written {
+                    in_doubt(refusal)
+                } else {
+                    refusal
+                });
             }
             tracing::debug!(partition = ?tp, error = %refusal.error, "appending again");
             // News of the cluster, or a moment later. Nobody else publishes, so it is one of the two.
             let _ = timeout_at(Instant::now() + PAUSE, images.changed()).await;
         }
+    }
+}
+
+/// Whether the batch may be in the log, or come into it, after an attempt that ended so. A leader that is none
+/// any more may say so after it has appended.
+fn leaves_open(error: ErrorCode) -> bool {
+    matches!(
+        error,
+        ErrorCode::NetworkException
+            | ErrorCode::RequestTimedOut
+            | ErrorCode::NotLeaderOrFollower
+            | ErrorCode::NotEnoughReplicasAfterAppend
+    )
+}
+
+/// The refusal of a batch that may have been written all the same.
+fn in_doubt(last: Refusal) -> Refusal {
+    match last.error {
+        ErrorCode::RequestTimedOut | ErrorCode::NotEnoughReplicasAfterAppend => last,
+        other => Refusal::new(
+            ErrorCode::RequestTimedOut,
+            format!(
+                "it may have been written; the last attempt: {other}: {}",
+                last.message
+            ),
+        ),
     }
 }
 
@@ -320,5 +362,21 @@ async fn replaced(mut images: watch::Receiver<Arc<ClusterImage>>, tp: TopicParti
     if images.wait_for(other).await.is_err() {
         // The store is gone, and with it this broker.
         std::future::pending::<()>().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_batch_that_may_be_written_is_never_said_not_to_be() {
+        let told = in_doubt(Refusal::new(ErrorCode::NotEnoughReplicas, "one is down"));
+        assert_eq!(told.error, ErrorCode::RequestTimedOut);
+        assert!(told.message.contains("one is down"), "{}", told.message);
+        let told = in_doubt(Refusal::new(ErrorCode::NotEnoughReplicasAfterAppend, "late"));
+        assert_eq!(told.error, ErrorCode::NotEnoughReplicasAfterAppend);
+        assert!(leaves_open(ErrorCode::NetworkException));
+        assert!(!leaves_open(ErrorCode::NotEnoughReplicas));
     }
 }

@@ -21,18 +21,18 @@ use super::stall::StallLimit;
 const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
 /// A peer that answers no ping for so long is gone.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
-/// Streams that one HTTP/2 connection may have open.
-const MAX_STREAMS: u32 = 1024;
 /// Largest HTTP/2 frame: whole batches in few frames.
 const MAX_FRAME_BYTES: u32 = 1 << 20;
 
-/// How much a peer may send before this side has read it, in bytes.
+/// How much a peer may send before this side has read it, in bytes, and how much it may ask for at a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Http2Windows {
     /// On one stream.
     pub stream: u32,
     /// On all streams of a connection.
     pub connection: u32,
+    /// Streams that a connection may have open: requests at a time.
+    pub streams: u32,
 }
 
 impl Http2Windows {
@@ -40,11 +40,13 @@ impl Http2Windows {
     pub const CLIENTS: Self = Self {
         stream: 1 << 20,
         connection: 4 << 20,
+        streams: 128,
     };
     /// For nodes of the cluster: a stream carries whole logs, over real round-trip times.
     pub const NODES: Self = Self {
         stream: 8 << 20,
         connection: 16 << 20,
+        streams: 1024,
     };
 }
 
@@ -72,7 +74,7 @@ pub(super) async fn serve_connection<S>(
         .initial_stream_window_size(windows.stream)
         .initial_connection_window_size(windows.connection)
         .max_frame_size(MAX_FRAME_BYTES)
-        .max_concurrent_streams(MAX_STREAMS)
+        .max_concurrent_streams(windows.streams)
         .keep_alive_interval(KEEP_ALIVE)
         .keep_alive_timeout(KEEP_ALIVE);
     let asked = Arc::new(AtomicBool::new(false));

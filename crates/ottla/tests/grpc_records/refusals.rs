@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 use protocol::grpc::v1::{
-    CommitRequest, FetchPartition, FetchRequest, NewRecord, OffsetToCommit, ProduceRequest,
-    fetch_request::Start,
+    AssignedTopic, CommitRequest, CommittedRequest, FetchPartition, FetchRequest, NewRecord, OffsetToCommit,
+    ProduceRequest, fetch_request::Start,
 };
 use tonic::{Code, Status};
 
@@ -159,6 +159,40 @@ fn offsets_that_cannot_be_committed() {
             };
             let wordy = client.commit(commit(vec![wordy])).await;
             assert_eq!(told(&wordy.expect_err("too long")), (Code::InvalidArgument, 12));
+        }
+    });
+}
+
+#[test]
+fn offsets_that_would_cost_more_than_they_say() {
+    let cluster = Cluster::shared();
+    run(async {
+        for broker in 1..=3 {
+            let mut client = cluster.records(broker);
+            let asked = |topic: String, partitions: i32| CommittedRequest {
+                group_id: "bounded".to_owned(),
+                topics: vec![AssignedTopic {
+                    topic,
+                    partitions: (0..partitions).collect(),
+                }],
+            };
+            let named = client.committed(asked("n".repeat(1 << 20), 100_000)).await;
+            assert_eq!(
+                told(&named.expect_err("too many, of no topic")),
+                (Code::InvalidArgument, 42)
+            );
+            let named = client.committed(asked("n".repeat(1 << 20), 10)).await;
+            assert_eq!(told(&named.expect_err("no name")), (Code::InvalidArgument, 17));
+            let offset = OffsetToCommit {
+                topic: "n".repeat(1000),
+                ..OffsetToCommit::default()
+            };
+            let commit = CommitRequest {
+                group_id: "bounded".to_owned(),
+                offsets: vec![offset],
+            };
+            let commit = client.commit(commit).await;
+            assert_eq!(told(&commit.expect_err("no name")), (Code::InvalidArgument, 17));
         }
     });
 }

@@ -1,6 +1,9 @@
 //! Streams that follow a topic as it grows, is deleted and comes back, and streams that end.
 
-use protocol::grpc::v1::{AddPartitionsRequest, FetchRequest, NewRecord, ProduceProgress, ProduceRequest};
+use prost::Message;
+use protocol::grpc::v1::{
+    AddPartitionsRequest, Compression, FetchRequest, NewRecord, ProduceProgress, ProduceRequest, RecordHeader,
+};
 use tonic::Code;
 
 use crate::cluster::{Cluster, detail, from_earliest, kafka_code, next, run, to, value};
@@ -140,12 +143,65 @@ fn large_logs_are_read_in_bounded_messages() {
         let mut stream = cluster.records(2).fetch(request).await.unwrap().into_inner();
         let mut at = 0;
         while let Some(message) = next(&mut stream).await.unwrap() {
-            assert!(message.records.len() <= 3, "about a megabyte each");
+            assert!(message.records.len() <= 2, "a megabyte each");
             for record in message.records {
                 assert_eq!(record.offset, at);
                 at += 1;
             }
         }
         assert_eq!(at, 40);
+    });
+}
+
+#[test]
+fn a_batch_of_many_parts_arrives_whole_and_in_messages_of_a_megabyte() {
+    let cluster = Cluster::shared();
+    run(async {
+        cluster.topic("parts", &[&[3, 1]], &[]).await;
+        // Small on the wire once they are compressed, and just under a megabyte each.
+        let large = value(&"z".repeat(1_000_000));
+        let many = ProduceRequest {
+            compression: Compression::Zstd.into(),
+            ..to("parts", vec![value("a"), value("b"), large])
+        };
+        for _ in 0..3 {
+            cluster.records(2).produce(many.clone()).await.unwrap();
+        }
+        let request = FetchRequest {
+            stop_at_end: true,
+            ..from_earliest("parts")
+        };
+        let mut stream = cluster.records(1).fetch(request).await.unwrap().into_inner();
+        let mut at = 0;
+        while let Some(message) = next(&mut stream).await.unwrap() {
+            assert!(message.encoded_len() <= 1 << 20);
+            for record in message.records {
+                assert_eq!(record.offset, at);
+                at += 1;
+            }
+            assert_eq!(message.next_offset, at);
+        }
+        assert_eq!(at, 9);
+    });
+}
+
+#[test]
+fn a_stream_of_many_that_ends_early_says_how_far_it_came() {
+    let cluster = Cluster::shared();
+    run(async {
+        cluster.topic("early", &[&[2, 3]], &[]).await;
+        let fat = NewRecord {
+            headers: vec![RecordHeader::default(); 200_001],
+            ..value("v")
+        };
+        let messages = vec![to("early", vec![value("v")]), to("early", vec![fat])];
+        let failed = cluster
+            .records(1)
+            .produce_many(tokio_stream::iter(messages))
+            .await;
+        let failed = failed.expect_err("too many headers");
+        assert_eq!((failed.code(), kafka_code(&failed)), (Code::InvalidArgument, 18));
+        let progress: ProduceProgress = detail(&failed, "ProduceProgress");
+        assert!(progress.messages <= 1, "{progress:?}");
     });
 }

@@ -1,5 +1,6 @@
 //! Fetch: from a request to a stream whose offsets are known.
 
+mod ahead;
 mod decode;
 mod reader;
 
@@ -14,12 +15,13 @@ use protocol::grpc::v1::{
 };
 use protocol::{ErrorCode, Offset, PartitionIndex};
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout_at};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Status};
 
 use super::{RecordsService, deadline, isolation, status};
 use crate::relay::code_of;
+pub(super) use ahead::ReadAhead;
 use reader::{Reader, Reading};
 
 /// Before leaders are asked again that could not say.
@@ -60,6 +62,7 @@ impl RecordsService {
             stop_at_end: request.stop_at_end,
             isolation: isolation(request.isolation)?,
             max_bytes: max_bytes as usize,
+            ahead: self.ahead.clone(),
             deadline: of_client,
         };
         // One message waits to be sent while the next is made.
@@ -115,7 +118,11 @@ impl RecordsService {
             return Ok(Vec::new());
         }
         loop {
-            let answers = self.admin.find_offsets(queries.clone(), false).await;
+            let answers = timeout_at(deadline, self.admin.find_offsets(queries.clone(), false));
+            let Ok(answers) = answers.await else {
+                let why = "the partitions' leaders did not say in time where they begin and end";
+                return Err(status::refused(ErrorCode::RequestTimedOut, why));
+            };
             let failed = |answer: &OffsetAnswer| answer.error.clone().filter(|error| error.code != 0);
             let Some(error) = answers.iter().find_map(failed) else {
                 return Ok(answers);

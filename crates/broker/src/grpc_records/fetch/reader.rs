@@ -7,7 +7,7 @@
 //! ```
 //! A partition's next offset moves only when its records are handed to the stream, and it is in one poll at a
 //! time: so nothing is repeated or left out, whoever leads. While the client does not read, nothing is
-//! polled.
+//! polled, and soon nothing is held: what it has not taken is read again.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
@@ -24,23 +24,28 @@ use protocol::{
 };
 use replication::{FetchedRecords, Isolation};
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tonic::Status;
 
-use super::decode::{self, Part, Undecodable};
+use super::ahead::{Held, ReadAhead};
+use super::decode::{self, OpenBatch, Part, Undecodable};
 use super::status;
 use crate::context::BrokerContext;
 use crate::partitions::read::Limits;
 use crate::relay::{PartitionRead, Relay};
 
-/// Bytes of records that go into one message, unless one record is larger.
+/// Bytes of records that go into one message, unless a single record is larger.
 const MESSAGE_BYTES: usize = 1 << 20;
 /// How long a leader waits for the first record.
 const WAIT: Duration = Duration::from_secs(1);
 /// Before a partition is tried again whose leader refused.
 const PAUSE: Duration = Duration::from_millis(50);
+/// Before a partition is tried again that had nothing, while others wait for their turn to hold something.
+const TURN: Duration = Duration::from_millis(250);
+/// For how long a client may leave a message waiting, and what was read behind it be held.
+const PATIENCE: Duration = Duration::from_secs(5);
 /// Polls at one leader at a time: a partition that has just come to it need not wait for those that were
 /// there before.
 const POLLS_PER_LEADER: usize = 2;
@@ -58,6 +63,7 @@ pub(super) struct Reading {
     pub(super) isolation: Isolation,
     /// Bytes that are read ahead of the client at each leader.
     pub(super) max_bytes: usize,
+    pub(super) ahead: ReadAhead,
     /// The client's own.
     pub(super) deadline: Option<Instant>,
 }
@@ -80,6 +86,10 @@ struct Polled {
     leader: BrokerId,
     partitions: Vec<PartitionIndex>,
     found: Vec<Result<FetchedRecords, ErrorCode>>,
+    /// As much as was found, until it is handed out.
+    held: Held,
+    /// How much that is, in bytes.
+    bytes: usize,
 }
 
 /// The task behind one stream.
@@ -94,6 +104,8 @@ pub(super) struct Reader {
     /// Each a task of its own: what a client does not read must not stay in a connection that all share.
     polls: FuturesUnordered<AbortOnDropHandle<Polled>>,
     polls_at: HashMap<BrokerId, usize>,
+    /// What a poll brings at most, as far as is known: one batch may be larger than what is asked for.
+    largest_poll: usize,
     /// Partitions that the topic had when it was last looked at.
     seen: usize,
     out: mpsc::Sender<Result<FetchResponse, Status>>,
@@ -109,6 +121,7 @@ impl Reader {
     ) -> Self {
         let seen = offsets.len();
         let mut reader = Self {
+            largest_poll: (reading.max_bytes / POLLS_PER_LEADER).max(1),
             broker,
             relay,
             reading,
@@ -164,7 +177,12 @@ impl Reader {
             let again = self.poll_idle(&image);
             tokio::select! {
                 Some(polled) = self.polls.next() => match polled {
-                    Ok(polled) => self.take(polled).await?,
+                    Ok(polled) => if let Some(stalled) = self.take(polled).await? {
+                        self.let_go(stalled);
+                        // The client has taken what waits.
+                        let room = self.out.reserve().await;
+                        room.map_err(|_| Status::cancelled("the client is gone"))?;
+                    },
                     Err(error) => return Err(Status::internal(format!("a read failed: {error}"))),
                 },
                 () = reached(again) => {}
@@ -173,6 +191,16 @@ impl Reader {
                 },
             }
         }
+    }
+
+    /// Gives back everything that is held for a client that does not read, and whatever is being polled;
+    /// `partition` comes last when it goes on.
+    fn let_go(&mut self, partition: PartitionIndex) {
+        self.polls.clear();
+        self.polls_at.clear();
+        let (first, last): (Vec<_>, Vec<_>) =
+            self.cursors.keys().copied().partition(|other| *other > partition);
+        self.idle = first.into_iter().chain(last).collect();
     }
 
     /// Sees whether the topic is still there, and whether it has grown.
@@ -241,18 +269,22 @@ impl Reader {
                 })
             })
             .collect();
-        let limits = Limits {
+        let mut limits = Limits {
             isolation: self.reading.isolation,
             min_bytes: 1,
             max_bytes: (self.reading.max_bytes / POLLS_PER_LEADER).max(1),
-            wait_until: Some(Instant::now() + WAIT),
+            wait_until: None,
         };
+        let (ahead, at_most) = (self.reading.ahead.clone(), self.largest_poll);
         let (relay, images, topic) = (
             self.relay.clone(),
             self.broker.images.subscribe(),
             self.reading.topic,
         );
         let poll = async move {
+            let mut held = ahead.take(at_most).await;
+            // While others wait for their turn, what is not there is not waited for.
+            limits.wait_until = (!held.waited).then(|| Instant::now() + WAIT);
             let found = tokio::select! {
                 found = relay.read(leader, &reads, limits) => found,
                 // It may hang at a broker that does not lead any more.
@@ -260,17 +292,22 @@ impl Reader {
                     vec![Err(ErrorCode::NotLeaderOrFollower); reads.len()]
                 }
             };
+            let bytes = found.iter().flatten().map(|found| found.records.len()).sum();
+            held.shrink_to(bytes);
             Polled {
                 leader,
                 partitions: partitions.into_iter().map(|(partition, _)| partition).collect(),
                 found,
+                held,
+                bytes,
             }
         };
         AbortOnDropHandle::new(tokio::spawn(poll))
     }
 
-    /// Sends what a poll brought.
-    async fn take(&mut self, polled: Polled) -> Result<(), Status> {
+    /// Sends what a poll brought, up to the partition at which the client stopped to read, if it did.
+    async fn take(&mut self, polled: Polled) -> Result<Option<PartitionIndex>, Status> {
+        self.largest_poll = self.largest_poll.max(polled.bytes);
         if let Some(polls) = self.polls_at.get_mut(&polled.leader) {
             *polls -= 1;
         }
@@ -280,11 +317,13 @@ impl Reader {
                 continue;
             };
             let before = cursor.next;
+            let mut taken = true;
             match found {
                 Ok(found) => {
-                    cursor.not_before = None;
+                    let nothing = found.records.is_empty() && polled.held.waited;
+                    cursor.not_before = nothing.then(|| Instant::now() + TURN);
                     cursor.damaged_since = None;
-                    self.send(partition, &mut cursor, found).await?;
+                    taken = self.send(partition, &mut cursor, found).await?;
                 }
                 Err(error) => self.failed(partition, &mut cursor, error)?,
             }
@@ -297,16 +336,20 @@ impl Reader {
                 self.idle.push_back(partition);
             }
             self.cursors.insert(partition, cursor);
+            if !taken {
+                return Ok(Some(partition));
+            }
         }
-        Ok(())
+        Ok(None)
     }
 
+    /// Sends what was found of a partition. False: the client did not take all of it.
     async fn send(
         &self,
         partition: PartitionIndex,
         cursor: &mut Cursor,
         found: FetchedRecords,
-    ) -> Result<(), Status> {
+    ) -> Result<bool, Status> {
         if let Some(end) = found.diverging_epoch {
             let why = format!(
                 "an unclean election has taken back what was sent of partition {partition} from offset {} on",
@@ -322,55 +365,93 @@ impl Reader {
             cursor.end = end;
         }
         let (mut message, mut bytes) = (FetchResponse::default(), 0);
-        let mut told = cursor.next;
-        for batch in Batches::new(found.records) {
-            let (header, batch) = batch.map_err(|error| damaged(partition, cursor.next, &error.into()))?;
+        let mut told = (cursor.next, cursor.epoch);
+        let mut fault = None;
+        'batches: for batch in Batches::new(found.records) {
+            let (header, batch) = match batch {
+                Ok(batch) => batch,
+                Err(error) => {
+                    fault = Some(error.into());
+                    break;
+                }
+            };
             if cursor.end.is_some_and(|end| header.base_offset >= end) {
                 break;
             }
+            let mut open = None;
             loop {
-                let part = self
-                    .decode(batch.clone(), cursor.next, MESSAGE_BYTES - bytes)
-                    .await;
-                let part = part.map_err(|error| damaged(partition, cursor.next, &error))?;
-                (cursor.next, cursor.epoch) = (part.next, Some(part.epoch));
+                let room = MESSAGE_BYTES.saturating_sub(bytes);
+                let alone = message.records.is_empty();
+                let decoded = self.decode(&batch, open, cursor.next, room, alone).await;
+                let (opened, part) = match decoded {
+                    Ok(decoded) => decoded,
+                    Err(error) => {
+                        fault = Some(error);
+                        break 'batches;
+                    }
+                };
+                cursor.next = part.next;
+                if part.ends_batch || !part.records.is_empty() {
+                    cursor.epoch = Some(part.epoch);
+                }
                 message.records.extend(part.records);
                 bytes += part.bytes;
-                if bytes >= MESSAGE_BYTES {
-                    let whole = std::mem::take(&mut message);
-                    self.hand_out(partition, cursor, end, whole).await?;
-                    (bytes, told) = (0, cursor.next);
-                }
                 if part.ends_batch {
                     break;
                 }
+                open = Some(opened);
+                let whole = std::mem::take(&mut message);
+                if !self.hand_out(partition, cursor, end, whole).await? {
+                    (cursor.next, cursor.epoch) = told;
+                    return Ok(false);
+                }
+                (bytes, told) = (0, (cursor.next, cursor.epoch));
             }
         }
         // Without records, where compaction left none, the offset is still news.
-        if cursor.next > told {
-            self.hand_out(partition, cursor, end, message).await?;
+        if cursor.next > told.0 && !self.hand_out(partition, cursor, end, message).await? {
+            (cursor.next, cursor.epoch) = told;
+            return Ok(false);
         }
-        Ok(())
+        match fault {
+            Some(error) => Err(undecodable(partition, cursor.next, &error)),
+            None => Ok(true),
+        }
     }
 
-    async fn decode(&self, batch: Bytes, from: Offset, bytes: usize) -> Result<Part, Undecodable> {
-        if decode::is_brief(&batch) {
-            return decode::part(&batch, from, bytes);
+    /// The next part of a batch, which is `open` where it has begun.
+    async fn decode(
+        &self,
+        batch: &Bytes,
+        open: Option<OpenBatch>,
+        from: Offset,
+        room: usize,
+        alone: bool,
+    ) -> Result<(OpenBatch, Part), Undecodable> {
+        let brief = decode::is_brief(batch);
+        let batch = batch.clone();
+        let work = move || {
+            let mut open = match open {
+                Some(open) => open,
+                None => OpenBatch::new(&batch, from)?,
+            };
+            let part = open.part(room, alone)?;
+            Ok((open, part))
+        };
+        if brief {
+            return work();
         }
-        self.broker
-            .validator
-            .beside(move || decode::part(&batch, from, bytes))
-            .await
+        self.reading.ahead.decoding.beside(work).await
     }
 
-    /// Waits until the client has room for the message.
+    /// Waits until the client has room for the message; false where it does not come to have it.
     async fn hand_out(
         &self,
         partition: PartitionIndex,
         cursor: &Cursor,
         end: Option<Offset>,
         message: FetchResponse,
-    ) -> Result<(), Status> {
+    ) -> Result<bool, Status> {
         let message = FetchResponse {
             partition: partition.get(),
             next_offset: cursor.next.get(),
@@ -378,8 +459,14 @@ impl Reader {
             high_watermark: end.map_or(-1, Offset::get),
             ..message
         };
-        let sent = self.out.send(Ok(message)).await;
-        sent.map_err(|_| Status::cancelled("the client is gone"))
+        match timeout(PATIENCE, self.out.reserve()).await {
+            Ok(Ok(room)) => {
+                room.send(Ok(message));
+                Ok(true)
+            }
+            Ok(Err(_)) => Err(Status::cancelled("the client is gone")),
+            Err(_) => Ok(false),
+        }
     }
 
     /// Decides whether a partition that could not be read is tried again.
@@ -402,9 +489,14 @@ impl Reader {
     }
 }
 
-fn damaged(partition: PartitionIndex, offset: Offset, error: &Undecodable) -> Status {
+fn undecodable(partition: PartitionIndex, offset: Offset, error: &Undecodable) -> Status {
     let why = format!("partition {partition} at offset {offset}: {error}");
-    status::refused(ErrorCode::CorruptMessage, why)
+    let code = if error.is_too_large() {
+        ErrorCode::MessageTooLarge
+    } else {
+        ErrorCode::CorruptMessage
+    };
+    status::refused(code, why)
 }
 
 /// Waits for a moment that may never come.
