@@ -277,6 +277,10 @@ impl LogManager {
             return false;
         };
         let cleaned = caught(|| self.clean(&chosen.log, &chosen.dirtiness, now_ms));
+        if let Err(CompactError::Panicked(_)) = cleaned {
+            // It did not get to it itself. The log is still this thread's.
+            chosen.log.remove_unfinished();
+        }
         self.cleaners.state.lock().busy.remove(&chosen.partition);
         if let Err(error) = cleaned {
             self.put_off(chosen.partition, &chosen.log, chosen.subject, &error);

@@ -134,6 +134,24 @@ impl Log {
     }
 }
 
+impl Log {
+    /// Removes what a cleaning that did not come to its end has written and what does not count yet. To be
+    /// called while nobody cleans the log. A swap that was begun is left to the next start.
+    pub(crate) fn remove_unfinished(&self) {
+        let dir = self.files.dir();
+        let Ok(entries) = std::fs::read_dir(&*dir) else {
+            return;
+        };
+        for name in entries.flatten().map(|entry| entry.file_name()) {
+            let kind = name.to_str().and_then(|name| name.strip_suffix(CLEANED_SUFFIX));
+            if kind.is_some_and(|name| FileKind::parse(name).is_some()) {
+                // Whatever stays behind is removed at the next start.
+                let _ = disk::remove(&dir.join(name));
+            }
+        }
+    }
+}
+
 /// Removes a replaced segment; the `.log` goes last.
 fn remove(dir: &Path, base: Offset) -> Result<(), StorageError> {
     for kind in INDEXES

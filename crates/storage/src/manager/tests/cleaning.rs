@@ -234,6 +234,30 @@ fn a_cleaner_that_panics_costs_its_log_the_cleaning_and_no_other() {
 }
 
 #[test]
+fn a_cleaner_that_panics_leaves_no_files_behind() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let manager = without_threads(dir.path());
+    let unlucky = partition(0);
+    let log = dirty_log(&manager, unlucky);
+    let files = || {
+        let entries = fs::read_dir(log.dir()).expect("list");
+        let mut names: Vec<_> = entries.map(|entry| entry.expect("entry").file_name()).collect();
+        names.sort();
+        names
+    };
+    let before = files();
+    let bug = |operation: &'static str, path: &Path| {
+        let written = path.to_string_lossy().ends_with(".log.cleaned");
+        assert!(operation != "sync" || !written || !path.exists(), "a bug");
+        Ok(())
+    };
+    disk::faults::with(bug, || while manager.clean_dirtiest(&ALL_COMMITTED) {});
+    assert_eq!(uncleanable(&manager), [unlucky]);
+    assert_eq!((files(), records_in(&log)), (before, 4));
+    manager.close(None);
+}
+
+#[test]
 fn a_log_that_cannot_say_how_dirty_it_is_is_told() {
     let dir = tempfile::tempdir().expect("temp dir");
     let manager = without_threads(dir.path());
