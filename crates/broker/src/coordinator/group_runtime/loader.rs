@@ -19,6 +19,8 @@ const SETTLE_MAX: Duration = Duration::from_secs(30);
 /// How often in a row a batch is read that could not be read: a log remembers few positions, and others read
 /// as well. Then it is passed over.
 const TRIES: u32 = 16;
+/// How long to wait before a batch is read again.
+const AGAIN_AFTER: Duration = Duration::from_millis(10);
 
 /// Why a shard was not loaded.
 #[derive(Debug, thiserror::Error)]
@@ -86,7 +88,7 @@ pub(super) async fn load(
         skipped: 0,
     };
     let mut from = partition.offsets().log_start;
-    let mut tries = 0;
+    let mut tries = Tries::default();
     while from < end {
         let read = FetchRead {
             from,
@@ -101,29 +103,31 @@ pub(super) async fn load(
             Ok(read) if !read.records.is_empty() => read.records,
             // Damaged; or nothing before the end, where batches are.
             Ok(_) | Err(ReadRefused::Corrupt) => {
-                let asked = if tries < TRIES { from } else { from.next() };
-                let next = behind_damage(partition, asked).await?;
-                tries += 1;
+                let next = behind_damage(partition, tries.asked(from)).await?;
+                tries.found(from, next);
                 if next > from {
                     loaded.skipped += 1;
                     tracing::error!(
                         partition = %partition.tp().partition, %from, up_to = %next,
                         "damaged batches of __consumer_offsets are skipped"
                     );
-                    tries = 0;
+                    from = next;
+                    tokio::task::yield_now().await;
+                } else {
+                    tokio::time::sleep(AGAIN_AFTER).await;
                 }
-                from = next;
                 continue;
             }
             Err(ReadRefused::Role(_)) => return Err(LoadError::Lost),
             // The log start has moved on, as DeleteRecords or a cleaner moves it.
             Err(ReadRefused::OutOfRange { log_start, .. }) if log_start > from => {
                 from = log_start;
+                tokio::task::yield_now().await;
                 continue;
             }
             Err(refused) => return Err(refused.into()),
         };
-        tries = 0;
+        tries = Tries::default();
         let partition = Arc::clone(partition);
         let replayed = tokio::task::spawn_blocking(move || {
             let mut loaded = loaded;
@@ -137,6 +141,28 @@ pub(super) async fn load(
     loaded.shard.topics_changed(topics);
     loaded.shard.loaded(clock.now());
     Ok(loaded)
+}
+
+/// How often in a row what was found could not be read. Whatever is found, a load comes to an end: it tries
+/// no more than so often before it moves on.
+#[derive(Debug, Default)]
+struct Tries(u32);
+
+impl Tries {
+    /// From where on to look for a whole batch, where `from` could not be read.
+    fn asked(&self, from: Offset) -> Offset {
+        if self.0 < TRIES { from } else { from.next() }
+    }
+
+    /// It was found at `next`, which is not before what was asked for.
+    fn found(&mut self, from: Offset, next: Offset) {
+        // The offset after one that was given up may be of the same batch.
+        if next > self.asked(from) {
+            self.0 = 0;
+        } else {
+            self.0 = self.0.saturating_add(1);
+        }
+    }
 }
 
 async fn behind_damage(partition: &Partition, from: Offset) -> Result<Offset, LoadError> {

@@ -39,7 +39,11 @@ fn name(group: usize) -> String {
 }
 
 async fn append(partition: &Partition, record: CoordinatorRecord) {
-    journal::append(partition, EPOCH, 1, &[record])
+    append_all(partition, &[record]).await;
+}
+
+async fn append_all(partition: &Partition, records: &[CoordinatorRecord]) {
+    journal::append(partition, EPOCH, 1, records)
         .await
         .expect("appended");
 }
@@ -130,6 +134,55 @@ async fn a_damaged_batch_is_skipped_and_all_others_load() {
             broker.stop().await;
         }
     }
+}
+
+/// Base offsets lie outside the checksum: the batches behind one that became larger are not passed over.
+#[tokio::test]
+async fn a_base_offset_that_leads_past_sound_batches_costs_its_own() {
+    const GROUPS: usize = 60;
+    for damaged in [0, 15, GROUPS - 2] {
+        let (broker, partition) = sole_leader(GROUPS).await;
+        let (path, positions) = file_of(&broker, &partition);
+        overwrite(&path, positions[damaged] + 7, GROUPS as u8 - 1);
+        let loaded = load_now(&partition).await.expect("loads");
+        assert_eq!(groups(&loaded), all_but(GROUPS, &[damaged]));
+        broker.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn batches_of_several_records_that_contradict_each_other_do_not_hold_a_load() {
+    let (broker, partition) = sole_leader(0).await;
+    for batch in 0..5 {
+        let records: Vec<_> = (5 * batch..5 * (batch + 1)).map(commit).collect();
+        append_all(&partition, &records).await;
+    }
+    committed(&partition).await;
+    let (path, positions) = file_of(&broker, &partition);
+    // The fourth batch says that it begins at 3.
+    overwrite(&path, positions[3] + 7, 3);
+    let loaded = load_now(&partition).await.expect("loads");
+    let gone: Vec<_> = (10..20).collect();
+    assert_eq!(groups(&loaded), all_but(25, &gone));
+    broker.stop().await;
+}
+
+#[test]
+fn a_batch_that_is_found_and_never_read_is_left_behind() {
+    // What is found is always the batch of these offsets, sound by itself.
+    let batch = 10..1000;
+    let (mut from, mut tries, mut turns) = (Offset(batch.start), Tries::default(), 0);
+    while from < Offset(batch.end) {
+        let next = tries.asked(from);
+        tries.found(from, next);
+        assert!(next >= from);
+        from = next;
+        turns += 1;
+    }
+    assert_eq!(turns, i64::from(TRIES) + batch.end - batch.start);
+    // Behind it, everything is tried as often again.
+    tries.found(from, Offset(batch.end + 10));
+    assert_eq!(tries.asked(from), from);
 }
 
 #[tokio::test]
