@@ -1,7 +1,6 @@
 //! `ottla consume`: one line a record, from partitions that are assigned here, or as a member of a group.
 
 use std::{
-    collections::BTreeSet,
     process::ExitCode,
     time::{Duration, Instant},
 };
@@ -118,10 +117,7 @@ impl Consume {
         let mut config = self.client.config()?;
         // As Kafka's consumers have it unless they are told otherwise, but of what was printed: so it is done
         // here.
-        let commits = config
-            .get("enable.auto.commit")
-            .is_none_or(|value| value == "true");
-        let interval = commit_interval(&config)?;
+        let commits = commits(&config)?;
         config
             .set("group.id", group)
             .set("enable.auto.commit", "false")
@@ -130,11 +126,6 @@ impl Consume {
             let reset = if self.from_beginning { "earliest" } else { "latest" };
             config.set("auto.offset.reset", reset);
         }
-        let commits = if commits {
-            Commits::Every(interval)
-        } else {
-            Commits::None
-        };
         let consumer: BaseConsumer<Printing> = config
             .create_with_context(Printing::new(self.format.clone(), commits))
             .context("cannot make a consumer")?;
@@ -189,7 +180,6 @@ impl Consume {
     /// Prints what comes until there is enough, or `stop`; then commits what was printed.
     fn print(&self, consumer: &BaseConsumer<Printing>, stop: &CancellationToken) -> anyhow::Result<()> {
         let printing = consumer.context();
-        let mut at_end = BTreeSet::new();
         let mut committed = Instant::now();
         let mut printed = 0_u64;
         while self.count.is_none_or(|count| printed < count) && !stop.is_cancelled() {
@@ -209,7 +199,7 @@ impl Consume {
             match consumer.poll(LOOK) {
                 None => {
                     printing.flush()?;
-                    if self.exit && printing.has_joined() && is_done(consumer, &at_end)? {
+                    if self.exit && printing.has_joined() && printing.is_done(consumer)? {
                         break;
                     }
                 }
@@ -218,8 +208,8 @@ impl Consume {
                     printed += 1;
                 }
                 Some(Err(KafkaError::PartitionEOF(partition))) => {
-                    at_end.insert(partition);
-                    if self.exit && is_done(consumer, &at_end)? {
+                    printing.reached_end(partition);
+                    if self.exit && printing.is_done(consumer)? {
                         break;
                     }
                 }
@@ -237,15 +227,6 @@ impl Consume {
     }
 }
 
-/// Whether everything that is assigned has been read to its end.
-fn is_done(consumer: &BaseConsumer<Printing>, at_end: &BTreeSet<i32>) -> anyhow::Result<bool> {
-    let assignment = consumer.assignment().context("the assignment is not known")?;
-    let partitions = assignment.elements();
-    Ok(partitions
-        .iter()
-        .all(|partition| at_end.contains(&partition.partition())))
-}
-
 /// Whether a member of a group goes on after this: brokers come back, and topics may come to be.
 fn passes(error: &KafkaError) -> bool {
     match error {
@@ -255,15 +236,72 @@ fn passes(error: &KafkaError) -> bool {
     }
 }
 
-/// How often to commit: the library's own setting, in milliseconds.
-fn commit_interval(config: &ClientConfig) -> anyhow::Result<Duration> {
-    match config.get("auto.commit.interval.ms") {
-        None => Ok(COMMIT_INTERVAL),
+/// When to commit: the library's own settings, with the values that it takes for them.
+fn commits(config: &ClientConfig) -> anyhow::Result<Commits> {
+    let wanted = match config.get("enable.auto.commit") {
+        None => true,
+        Some(value) => match value.to_ascii_lowercase().as_str() {
+            "true" | "t" | "1" => true,
+            "false" | "f" | "0" => false,
+            _ => bail!("enable.auto.commit={value} is neither true nor false"),
+        },
+    };
+    let interval = match config.get("auto.commit.interval.ms") {
+        None => COMMIT_INTERVAL,
         Some(ms) => {
             let ms = ms
                 .parse()
                 .with_context(|| format!("auto.commit.interval.ms={ms} is no number of milliseconds"))?;
-            Ok(Duration::from_millis(ms))
+            Duration::from_millis(ms)
+        }
+    };
+    Ok(match interval {
+        _ if !wanted => Commits::None,
+        Duration::ZERO => Commits::AtTheEnd,
+        interval => Commits::Every(interval),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn commits_with(settings: &[(&str, &str)]) -> Option<Commits> {
+        let mut config = ClientConfig::new();
+        for (name, value) in settings {
+            config.set(*name, *value);
+        }
+        commits(&config).ok()
+    }
+
+    #[test]
+    fn settings_of_commits_mean_what_they_mean_to_the_library() {
+        let every = |ms| Some(Commits::Every(Duration::from_millis(ms)));
+        assert_eq!(commits_with(&[]), every(5000));
+        for (value, expected) in [
+            ("true", every(5000)),
+            ("True", every(5000)),
+            ("t", every(5000)),
+            ("1", every(5000)),
+            ("false", Some(Commits::None)),
+            ("FALSE", Some(Commits::None)),
+            ("f", Some(Commits::None)),
+            ("0", Some(Commits::None)),
+            ("yes", None),
+            ("", None),
+        ] {
+            assert_eq!(
+                commits_with(&[("enable.auto.commit", value)]),
+                expected,
+                "{value}"
+            );
+        }
+        for (value, expected) in [("100", every(100)), ("0", Some(Commits::AtTheEnd)), ("-1", None)] {
+            assert_eq!(
+                commits_with(&[("auto.commit.interval.ms", value)]),
+                expected,
+                "{value}"
+            );
         }
     }
 }

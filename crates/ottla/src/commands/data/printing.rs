@@ -4,7 +4,7 @@
 //! partitions are given up, and at the end.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io::{self, BufWriter, ErrorKind, IsTerminal, Stdout, Write},
     mem,
     sync::{
@@ -24,10 +24,12 @@ use rdkafka::{
 use super::lines::LineFormat;
 
 /// Whether and when offsets are committed.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Commits {
     /// Never.
     None,
+    /// Before partitions are given up, and at the end.
+    AtTheEnd,
     /// So often, before partitions are given up, and at the end.
     Every(Duration),
 }
@@ -47,8 +49,16 @@ struct Printed {
     out: BufWriter<Stdout>,
     to_terminal: bool,
     line: Vec<u8>,
+    reached: Reached,
+}
+
+/// How far the partitions were read.
+#[derive(Debug, Default)]
+struct Reached {
     /// The offset after the last record that was printed and is not committed, by topic and partition.
     next: BTreeMap<String, BTreeMap<i32, i64>>,
+    /// Partitions that have nothing more for now. Who asks reads a single topic.
+    at_end: BTreeSet<i32>,
 }
 
 impl Printing {
@@ -62,7 +72,7 @@ impl Printing {
                 to_terminal: stdout.is_terminal(),
                 out: BufWriter::new(stdout),
                 line: Vec::new(),
-                next: BTreeMap::new(),
+                reached: Reached::default(),
             }),
         }
     }
@@ -70,7 +80,7 @@ impl Printing {
     /// How often to commit.
     pub(super) fn interval(&self) -> Option<Duration> {
         match self.commits {
-            Commits::None => None,
+            Commits::None | Commits::AtTheEnd => None,
             Commits::Every(interval) => Some(interval),
         }
     }
@@ -106,10 +116,29 @@ impl Printing {
         if printed.to_terminal {
             printed.flush()?;
         }
-        if self.interval().is_some() {
-            printed.reached(message.topic(), message.partition(), message.offset() + 1);
+        printed.reached.at_end.remove(&message.partition());
+        if !matches!(self.commits, Commits::None) {
+            let next = message.offset() + 1;
+            printed
+                .reached
+                .printed(message.topic(), message.partition(), next);
         }
         Ok(())
+    }
+
+    /// The end of a partition of the one topic is reached.
+    pub(super) fn reached_end(&self, partition: i32) {
+        self.printed().reached.at_end.insert(partition);
+    }
+
+    /// Whether everything that is assigned has been read to its end.
+    pub(super) fn is_done(&self, consumer: &BaseConsumer<Self>) -> anyhow::Result<bool> {
+        let assignment = consumer.assignment().context("the assignment is not known")?;
+        let partitions = assignment.elements();
+        let printed = self.printed();
+        Ok(partitions
+            .iter()
+            .all(|partition| printed.reached.at_end.contains(&partition.partition())))
     }
 
     pub(super) fn flush(&self) -> anyhow::Result<()> {
@@ -120,10 +149,10 @@ impl Printing {
     pub(super) fn commit(&self, consumer: &BaseConsumer<Self>) -> anyhow::Result<()> {
         let mut printed = self.printed();
         printed.flush()?;
-        let offsets = printed.offsets()?;
+        let offsets = printed.reached.offsets()?;
         if offsets.count() > 0 {
             consumer.commit(&offsets, CommitMode::Sync)?;
-            printed.next.clear();
+            printed.reached.next.clear();
         }
         Ok(())
     }
@@ -137,8 +166,10 @@ impl Printed {
     fn flush(&mut self) -> anyhow::Result<()> {
         self.out.flush().context("cannot write to standard output")
     }
+}
 
-    fn reached(&mut self, topic: &str, partition: i32, next: i64) {
+impl Reached {
+    fn printed(&mut self, topic: &str, partition: i32, next: i64) {
         match self.next.get_mut(topic) {
             Some(partitions) => {
                 partitions.insert(partition, next);
@@ -146,6 +177,16 @@ impl Printed {
             None => {
                 self.next
                     .insert(topic.to_owned(), BTreeMap::from([(partition, next)]));
+            }
+        }
+    }
+
+    /// Another member reads these partitions from now on.
+    fn gave_up(&mut self, revoked: &TopicPartitionList) {
+        for partition in revoked.elements() {
+            self.at_end.remove(&partition.partition());
+            if let Some(partitions) = self.next.get_mut(partition.topic()) {
+                partitions.remove(&partition.partition());
             }
         }
     }
@@ -174,15 +215,16 @@ impl ClientContext for Printing {}
 impl ConsumerContext for Printing {
     /// Partitions that another member gets begin there where this one stopped.
     fn pre_rebalance(&self, consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
-        if let Rebalance::Revoke(_) = rebalance {
+        if let Rebalance::Revoke(revoked) = rebalance {
             self.joined.store(false, Ordering::Relaxed);
             if let Err(error) = self.commit(consumer)
                 && !is_broken_pipe(&error)
             {
                 eprintln!("ottla: offsets were not committed before a rebalance: {error:#}");
             }
-            // Whatever became of it: what is not ours any more is not ours to commit.
-            self.printed().next.clear();
+            // Whatever became of it: what is not ours any more is not ours to commit. The others stay, where
+            // the group gives up no more than it must.
+            self.printed().reached.gave_up(revoked);
         }
     }
 
@@ -190,5 +232,44 @@ impl ConsumerContext for Printing {
         if let Rebalance::Assign(_) = rebalance {
             self.joined.store(true, Ordering::Relaxed);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Partitions, and the offsets to commit for them.
+    fn offsets(reached: &Reached) -> Vec<(i32, i64)> {
+        let offsets = reached.offsets().expect("offsets");
+        let elements = offsets.elements();
+        let pairs = elements.iter().filter_map(|element| match element.offset() {
+            Offset::Offset(next) => Some((element.partition(), next)),
+            _ => None,
+        });
+        pairs.collect()
+    }
+
+    fn list(partitions: &[(&str, i32)]) -> TopicPartitionList {
+        let mut list = TopicPartitionList::new();
+        for (topic, partition) in partitions {
+            list.add_partition(topic, *partition);
+        }
+        list
+    }
+
+    #[test]
+    fn only_what_is_given_up_is_forgotten() {
+        let mut reached = Reached::default();
+        for partition in 0..3 {
+            reached.printed("orders", partition, 10);
+            reached.at_end.insert(partition);
+        }
+        reached.gave_up(&list(&[("orders", 1)]));
+        assert_eq!(offsets(&reached), [(0, 10), (2, 10)]);
+        // Without a record no end is told again: those that stay are still at theirs.
+        assert_eq!(reached.at_end, BTreeSet::from([0, 2]));
+        reached.gave_up(&list(&[("orders", 0), ("orders", 2)]));
+        assert_eq!((offsets(&reached), reached.at_end.len()), (vec![], 0));
     }
 }
