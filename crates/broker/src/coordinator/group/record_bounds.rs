@@ -38,6 +38,10 @@ pub(super) fn refuse(request: &GroupRequest, caller: &Caller, config: &GroupConf
     if !fits(instance_id) {
         return Some(ErrorCode::InvalidRequest);
     }
+    // No coordinator gave such an id to anyone: its owner joins anew without one.
+    if !fits(&body.member_id) {
+        return Some(ErrorCode::UnknownMemberId);
+    }
     // What Kafka's coordinator makes of a record that the log refuses for its size.
     let fits_record = record_size_alone(body, caller) <= config.max_records_bytes;
     (!fits_record).then_some(ErrorCode::UnknownServerError)

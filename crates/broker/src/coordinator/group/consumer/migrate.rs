@@ -185,6 +185,10 @@ impl ConsumerGroup {
     fn makes_way(&self, join: &Join<'_>, config: &GroupConfig) -> Option<MemberId> {
         let instance = join.body.group_instance_id.as_deref()?;
         let holder = self.ledger.static_member(instance)?;
+        // The classic group would be as large as this one, with the newcomer in the holder's place.
+        if self.ledger.len() > config.group_max_size {
+            return None;
+        }
         let alone = self.ledger.len() == 1 && config.consumer_migration_policy.allows_downgrade();
         let ends = self.may_be_classic_without(std::slice::from_ref(holder), config)
             || alone && !self.speaks_classic(holder);

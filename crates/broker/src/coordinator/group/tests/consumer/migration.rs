@@ -569,3 +569,27 @@ fn a_member_of_each_protocol_is_described_as_such() {
     bench.fail_over();
     assert_eq!(bench.state(), "Reconciling");
 }
+
+#[test]
+fn an_id_that_no_record_holds_is_no_members() {
+    let mut bench = bench();
+    bench.beat(joins("a", &["t"]));
+    let token = bench.send_join(9, joins_classic(&"x".repeat(40_000), &[]));
+    assert_eq!(bench.error(token), Some(ErrorCode::UnknownMemberId));
+    assert_eq!(error(&bench.beat(beats("a", 1))), ErrorCode::None);
+}
+
+#[test]
+fn a_group_does_not_become_a_classic_one_that_has_no_room() {
+    let mut bench = Bench::with(GroupConfig {
+        group_max_size: 1,
+        ..GroupConfig::default()
+    });
+    bench.set_topics(&[("t", 6)]);
+    bench.beat(joins("a", &["t"]).with_instance_id(Some(text("i"))));
+    joined(&mut bench, 3, joins_classic("", &[]));
+    let body = joins_classic("", &[]).with_group_instance_id(Some(text("i")));
+    let reply = joined(&mut bench, 5, body);
+    assert_eq!(reply.error_code, ErrorCode::None.code());
+    assert_eq!(kind(&bench), GroupKind::Consumer);
+}
