@@ -68,7 +68,7 @@ impl Handling<'_> {
                 let Group::Consumer(group) = &mut entry.group else {
                     return Err(not_a_consumer_group(id.as_str()));
                 };
-                let fresh = consumer::fresh(&id, Some(group), body, &fx)?;
+                let fresh = consumer::fresh(&id, Some(group), &beat, &fx)?;
                 group.heartbeat(&beat, fresh, &mut fx)
             }
         }
@@ -98,10 +98,10 @@ fn join(
     fx: &mut Effects<'_>,
 ) -> Result<ConsumerGroupHeartbeatResponse, Refusal> {
     let fresh = match &entry.group {
-        Group::Consumer(group) => consumer::fresh(id, Some(group), beat.body, fx)?,
+        Group::Consumer(group) => consumer::fresh(id, Some(group), beat, fx)?,
         Group::Classic(group) => {
             consumer::check_room(group.members(), fx.config)?;
-            consumer::fresh(id, None, beat.body, fx)?
+            consumer::fresh(id, None, beat, fx)?
         }
     };
     entry.upgrade(id, fx)?.heartbeat(beat, fresh, fx)

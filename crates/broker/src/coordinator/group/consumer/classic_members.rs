@@ -105,12 +105,15 @@ impl ConsumerGroup {
                 protocols: classic::supported(&body.protocols),
             }),
         };
-        let advanced = self
-            .admit(&id, seat, said, fx)
-            .and_then(|changed| self.advance(&id, changed, Some(&owned), fx));
+        let admitted = self
+            .check_share(&id, &seat, &said, None, fx)
+            .and_then(|()| self.admit(&id, seat, said, fx));
+        let changed = admitted.map_err(|Refusal { error, .. }| refused(error))?;
+        // Whatever comes of it: who is a member is one for as long as it is heard of.
+        self.start_session(&id, fx);
+        let advanced = self.advance(&id, changed, Some(&owned), fx);
         advanced.map_err(|Refusal { error, .. }| refused(error))?;
         fx.cancel(&TimerKey::MemberJoin(self.id.clone(), id.clone()));
-        self.start_session(&id, fx);
         let sync = TimerKey::MemberSync(self.id.clone(), id.clone());
         fx.schedule(sync, milliseconds(body.rebalance_timeout_ms));
         let protocol = body.protocols.first().map(|protocol| protocol.name.clone());

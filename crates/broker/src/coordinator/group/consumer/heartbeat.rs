@@ -30,7 +30,7 @@ pub(in super::super) struct Beat<'a> {
 
 impl Beat<'_> {
     /// The member's id: its own, or a fresh one for a member of version 0 that has none yet.
-    fn member_id(&self) -> MemberId {
+    pub(super) fn member_id(&self) -> MemberId {
         if self.body.member_id.is_empty() {
             MemberId::from(self.fresh_member_id.to_string())
         } else {
@@ -39,7 +39,7 @@ impl Beat<'_> {
     }
 
     /// What the member says that it owns.
-    fn owned(&self) -> Option<Assignment> {
+    pub(super) fn owned(&self) -> Option<Assignment> {
         let mut owned = Assignment::new();
         for topic in self.body.topic_partitions.as_ref()? {
             let partitions = topic.partitions.iter().copied().map(PartitionIndex);
@@ -49,6 +49,24 @@ impl Beat<'_> {
                 .extend(partitions);
         }
         Some(owned)
+    }
+
+    /// Whether the member says nothing of itself that it has not said before: so do most heartbeats.
+    fn repeats(&self, before: &MemberSubscription) -> bool {
+        let body = self.body;
+        let instance = before.instance_id.as_ref().map(InstanceId::as_str);
+        let client_host = clip(&self.caller.client_host, LONGEST_STRING);
+        body.instance_id
+            .as_deref()
+            .is_none_or(|said| Some(said) == instance)
+            && body.rack_id.is_none()
+            && body.rebalance_timeout_ms == -1
+            && body.server_assignor.is_none()
+            && body.subscribed_topic_names.is_none()
+            && body.subscribed_topic_regex.is_none()
+            && *before.client_id == *self.caller.client_id
+            && *before.client_host == *client_host
+            && before.classic.is_none()
     }
 
     /// What the member says of itself; what it left out is as it was.
@@ -109,10 +127,7 @@ impl ConsumerGroup {
         fx: &mut Effects<'_>,
     ) -> Result<ConsumerGroupHeartbeatResponse, Refusal> {
         let (id, owned) = (beat.member_id(), beat.owned());
-        if !self.has_member(id.as_str()) {
-            check_room(self.members(), fx.config)?;
-        }
-        let seat = self.seat_of(&id, beat.body, owned.as_ref())?;
+        let seat = self.find_seat(beat, &id, owned.as_ref(), fx.config)?;
         let before = match &seat {
             Seat::New => None,
             Seat::Own => Some(&id),
@@ -121,18 +136,32 @@ impl ConsumerGroup {
         let had = before.map(|id| self.ledger.current(id.as_str()));
         let before = before.and_then(|id| self.ledger.subscription(id.as_str()));
         let spoke_classic = before.is_some_and(|before| before.classic.is_some());
-        let said = beat.said(before.map(AsRef::as_ref));
-        let mut changed = self.admit(&id, seat, said, fx)?;
+        let repeats = seat == Seat::Own && before.is_some_and(|before| beat.repeats(before));
+        let said = (!repeats).then(|| beat.said(before.map(AsRef::as_ref)));
+        let mut changed = match said {
+            Some(said) => {
+                self.check_share(&id, &seat, &said, fresh.as_ref(), fx)?;
+                self.admit(&id, seat, said, fx)?
+            }
+            None => false,
+        };
+        // Whatever comes of it: who is a member is one for as long as it is heard of.
+        self.start_session(&id, fx);
         if spoke_classic {
             fx.cancel(&TimerKey::MemberJoin(self.id.clone(), id.clone()));
             fx.cancel(&TimerKey::MemberSync(self.id.clone(), id.clone()));
         }
-        if let Some(Fresh { pattern, resolved }) = fresh {
+        if let Some(Fresh {
+            pattern,
+            resolved,
+            compiled,
+        }) = fresh
+        {
+            self.compiled.insert(pattern.clone(), Ok(compiled));
             self.write(ConsumerChange::Pattern(pattern, Some(resolved)), fx);
             changed = true;
         }
         self.advance(&id, changed, owned.as_ref(), fx)?;
-        self.start_session(&id, fx);
         let current = self.ledger.current(id.as_str());
         let has_changed = had.is_none_or(|had| had.assigned != current.assigned);
         let assignment = (beat.is_full() || has_changed).then(|| wire(&current.assigned));
@@ -141,6 +170,20 @@ impl ConsumerGroup {
             .with_member_epoch(current.epoch.0)
             .with_heartbeat_interval_ms(fx.config.consumer_heartbeat_interval_of(&self.id))
             .with_assignment(assignment))
+    }
+
+    /// The seat of a member that heartbeats, if there is one for it.
+    pub(super) fn find_seat(
+        &self,
+        beat: &Beat<'_>,
+        id: &MemberId,
+        owned: Option<&Assignment>,
+        config: &GroupConfig,
+    ) -> Result<Seat, Refusal> {
+        if !self.has_member(id.as_str()) {
+            check_room(self.members(), config)?;
+        }
+        self.seat_of(id, beat.body, owned)
     }
 
     /// Writes down who a member is and what it says. True when that concerns the others.
@@ -213,4 +256,51 @@ fn wire(assigned: &Assignment) -> WireAssignment {
             .with_partitions(partitions.iter().map(|partition| partition.0).collect())
     });
     WireAssignment::default().with_topic_partitions(topics.collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use kafka_protocol::protocol::StrBytes;
+
+    use super::*;
+
+    fn beat<'a>(caller: &'a Caller, body: &'a ConsumerGroupHeartbeatRequest) -> Beat<'a> {
+        Beat {
+            caller,
+            body,
+            fresh_member_id: Uuid::nil(),
+        }
+    }
+
+    #[test]
+    fn a_heartbeat_that_leaves_everything_out_says_nothing_new() {
+        let caller = |client_id| Caller {
+            client_id: StrBytes::from_static_str(client_id),
+            client_host: StrBytes::from_static_str("/127.0.0.1"),
+            api_version: 1,
+        };
+        let silent = ConsumerGroupHeartbeatRequest::default()
+            .with_instance_id(None)
+            .with_rack_id(None)
+            .with_rebalance_timeout_ms(-1)
+            .with_subscribed_topic_names(None)
+            .with_subscribed_topic_regex(None)
+            .with_server_assignor(None);
+        let instance = |id| Some(StrBytes::from_static_str(id));
+        let joining = silent.clone().with_instance_id(instance("i"));
+        let repeats = |client_id, body: ConsumerGroupHeartbeatRequest| {
+            let before = beat(&caller("app"), &joining).said(None);
+            let (caller, body) = (caller(client_id), body);
+            beat(&caller, &body).repeats(&before)
+        };
+        assert!(repeats("app", silent.clone()));
+        assert!(repeats("app", silent.clone().with_instance_id(instance("i"))));
+        assert!(!repeats("app", silent.clone().with_instance_id(instance("j"))));
+        assert!(!repeats("other", silent.clone()));
+        assert!(!repeats("app", silent.clone().with_rebalance_timeout_ms(1)));
+        assert!(!repeats(
+            "app",
+            silent.with_subscribed_topic_names(Some(Vec::new()))
+        ));
+    }
 }

@@ -10,6 +10,7 @@ use crate::coordinator::group::{
     effects::Effects,
     ids::{GroupEpoch, MemberId},
     records::{ConsumerChange, CurrentAssignment, MemberState},
+    timers::TimerKey,
 };
 
 /// How a member leaves that says so.
@@ -42,7 +43,8 @@ impl ConsumerGroup {
         Ok(Leaving::ForGood(id))
     }
 
-    /// Keeps the place of a static member. What it was about to give up, it has given up by leaving.
+    /// Keeps the place of a static member. What it was about to give up, it has given up by leaving: only its
+    /// session runs on.
     pub(in super::super) fn go_away(&mut self, id: &MemberId, fx: &mut Effects<'_>) {
         let away = CurrentAssignment {
             epoch: GroupEpoch::AWAY,
@@ -50,6 +52,7 @@ impl ConsumerGroup {
             ..(*self.ledger.current(id.as_str())).clone()
         };
         self.write(ConsumerChange::Current(id.clone(), Some(Arc::new(away))), fx);
+        fx.cancel(&TimerKey::Revocation(self.id.clone(), id.clone()));
     }
 
     /// Removes members for good. The target is computed anew with the next heartbeat of one that is left.
@@ -71,7 +74,9 @@ impl ConsumerGroup {
 
     /// Whether a member has not given up in time what it was to.
     pub(in super::super) fn is_revoking(&self, id: &MemberId) -> bool {
+        let current = self.ledger.current(id.as_str());
         self.has_member(id.as_str())
-            && self.ledger.current(id.as_str()).state == MemberState::UnrevokedPartitions
+            && current.state == MemberState::UnrevokedPartitions
+            && current.epoch != GroupEpoch::AWAY
     }
 }

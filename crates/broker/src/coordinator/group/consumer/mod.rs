@@ -46,7 +46,7 @@ pub(super) use self::{
     validate::refuse,
 };
 
-use self::ledger::Ledger;
+use self::{ledger::Ledger, patterns::CompiledPatterns};
 use super::{
     effects::Effects,
     ids::{GroupId, MemberId},
@@ -85,6 +85,8 @@ pub(super) struct ConsumerGroup {
     ledger: Ledger,
     /// Which version of the topics the group's epoch knows; `None` after a load.
     topics_seen: Option<u64>,
+    /// The expressions that were compiled already, so that none is compiled more than once.
+    compiled: CompiledPatterns,
     /// Which version of the topics the patterns were looked up in, and when.
     patterns_seen: Option<(u64, u64)>,
 }
@@ -96,6 +98,7 @@ impl ConsumerGroup {
             id,
             ledger: Ledger::default(),
             topics_seen: None,
+            compiled: CompiledPatterns::default(),
             patterns_seen: None,
         }
     }
@@ -202,8 +205,7 @@ impl ConsumerGroup {
     pub(super) fn loaded(&self, fx: &mut Effects<'_>) {
         for (id, subscription) in self.ledger.members() {
             self.start_session(id, fx);
-            let current = self.ledger.current(id.as_str());
-            if current.state == MemberState::UnrevokedPartitions && subscription.classic.is_none() {
+            if self.is_revoking(id) && subscription.classic.is_none() {
                 self.expect_revocation(id, subscription.rebalance_timeout_ms, fx);
             }
         }

@@ -3,12 +3,14 @@
 //! What an expression stands for is written down when it comes, and again when the topics change: at most
 //! every ten seconds, as in Kafka, so that many new topics are few rebalances.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
-use kafka_protocol::messages::ConsumerGroupHeartbeatRequest;
 use protocol::ErrorCode;
 
-use super::{ConsumerGroup, refusal::Refusal};
+use super::{Beat, ConsumerGroup, refusal::Refusal};
 use crate::coordinator::group::{
     effects::Effects,
     ids::GroupId,
@@ -24,24 +26,29 @@ const REFRESH_INTERVAL_MS: u64 = 10_000;
 pub(in super::super) struct Fresh {
     pub(super) pattern: Arc<str>,
     pub(super) resolved: Arc<ResolvedPattern>,
+    pub(super) compiled: TopicPattern,
 }
 
+/// Expressions as they were compiled: to compile one takes far longer than to look at it.
+pub(super) type CompiledPatterns = BTreeMap<Arc<str>, Result<TopicPattern, PatternError>>;
+
 /// Looks up what an expression stands for now.
-fn resolve(pattern: &str, fx: &Effects<'_>) -> Result<ResolvedPattern, PatternError> {
-    let topics = TopicPattern::compile(pattern)?.resolve(&fx.topics.view);
-    Ok(ResolvedPattern {
+fn resolve(pattern: &TopicPattern, fx: &Effects<'_>) -> ResolvedPattern {
+    let topics = pattern.resolve(&fx.topics.view);
+    ResolvedPattern {
         topics: topics.iter().map(|topic| Arc::from(topic.as_str())).collect(),
         version: 0,
         timestamp_ms: fx.now.wall_ms,
-    })
+    }
 }
 
-/// The expression in a heartbeat to a group, if that does not know it; refused when it is none. Nothing
-/// changes: this is asked before a group does for a member what it would not do for one that is refused.
+/// The expression in a heartbeat to a group, if that does not know it; refused when it is none, or comes from
+/// one that is refused itself: nobody else has an expression compiled and looked up. Nothing changes: this is
+/// asked before a group does for a member what it would not do for one that is refused.
 pub(in super::super) fn fresh(
     id: &GroupId,
     group: Option<&ConsumerGroup>,
-    body: &ConsumerGroupHeartbeatRequest,
+    beat: &Beat<'_>,
     fx: &Effects<'_>,
 ) -> Result<Option<Fresh>, Refusal> {
     let known = |pattern: &str| {
@@ -49,19 +56,27 @@ pub(in super::super) fn fresh(
             group.ledger.uses_pattern(pattern) && group.ledger.resolved(pattern).is_some()
         })
     };
-    let pattern = body.subscribed_topic_regex.as_deref();
+    let pattern = beat.body.subscribed_topic_regex.as_deref();
     let Some(pattern) = pattern.filter(|pattern| !pattern.is_empty() && !known(pattern)) else {
         return Ok(None);
     };
+    if let Some(group) = group {
+        group.find_seat(beat, &beat.member_id(), beat.owned().as_ref(), fx.config)?;
+    }
     let refused = |why: String| Refusal::new(ErrorCode::InvalidRegularExpression, why);
-    let resolved = Arc::new(resolve(pattern, fx).map_err(|error| refused(error.to_string()))?);
+    let compiled = TopicPattern::compile(pattern).map_err(|error| refused(error.to_string()))?;
+    let resolved = Arc::new(resolve(&compiled, fx));
     let pattern: Arc<str> = pattern.into();
     let change = ConsumerChange::Pattern(pattern.clone(), Some(resolved.clone()));
     if Change::Consumer(id.clone(), change).encode().size() > fx.config.max_records_bytes {
         let why = format!("SubscribedTopicRegex `{pattern}` matches more topics than can be written down.");
         return Err(refused(why));
     }
-    Ok(Some(Fresh { pattern, resolved }))
+    Ok(Some(Fresh {
+        pattern,
+        resolved,
+        compiled,
+    }))
 }
 
 impl ConsumerGroup {
@@ -83,12 +98,16 @@ impl ConsumerGroup {
         }
         let mut changed = false;
         for pattern in stale {
+            let compiled = self.compiled.entry(pattern.clone());
             // What was accepted compiles; another coordinator may have accepted more, which matches nothing.
-            let resolved = resolve(&pattern, fx).unwrap_or_else(|_| ResolvedPattern {
-                topics: BTreeSet::new(),
-                version: 0,
-                timestamp_ms: fx.now.wall_ms,
-            });
+            let resolved = match compiled.or_insert_with_key(|pattern| TopicPattern::compile(pattern)) {
+                Ok(compiled) => resolve(compiled, fx),
+                Err(_) => ResolvedPattern {
+                    topics: BTreeSet::new(),
+                    version: 0,
+                    timestamp_ms: fx.now.wall_ms,
+                },
+            };
             let before = self.ledger.resolved(&pattern);
             if before.is_some_and(|before| before.topics == resolved.topics) {
                 continue;
@@ -104,6 +123,8 @@ impl ConsumerGroup {
     }
 
     pub(super) fn forget_unused_patterns(&mut self, fx: &mut Effects<'_>) {
+        let ledger = &self.ledger;
+        self.compiled.retain(|pattern, _| ledger.uses_pattern(pattern));
         let resolved = self.records().patterns.keys();
         let unused: Vec<Arc<str>> = resolved
             .filter(|pattern| !self.ledger.uses_pattern(pattern))

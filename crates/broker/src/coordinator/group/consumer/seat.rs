@@ -40,6 +40,12 @@ impl ConsumerGroup {
             return self.own_seat(id, epoch, owned);
         };
         match self.ledger.static_member(instance) {
+            Some(holder) if holder != id && epoch == GroupEpoch::JOINING && self.has_member(id.as_str()) => {
+                Err(Refusal::new(
+                    ErrorCode::InvalidRequest,
+                    format!("Instance {instance} belongs to member {holder}, and {id} is another member."),
+                ))
+            }
             Some(holder) if epoch == GroupEpoch::JOINING => {
                 let speaks_classic = self
                     .ledger
@@ -48,6 +54,9 @@ impl ConsumerGroup {
                 let is_away = self.ledger.current(holder.as_str()).epoch == GroupEpoch::AWAY;
                 if speaks_classic || is_away {
                     Ok(Seat::Of(holder.clone()))
+                } else if holder == id {
+                    // The answer to its join was lost, or it was fenced and begins anew.
+                    Ok(Seat::Own)
                 } else {
                     Err(Refusal::new(
                         ErrorCode::UnreleasedInstanceId,
@@ -71,6 +80,11 @@ impl ConsumerGroup {
         owned: Option<&Assignment>,
     ) -> Result<Seat, Refusal> {
         if self.has_member(id.as_str()) {
+            // One that joins has abandoned all that it owned, whatever epoch it is known in: it may have been
+            // fenced, and need not wait for its own session to end (KAFKA-19233).
+            if epoch == GroupEpoch::JOINING {
+                return Ok(Seat::Own);
+            }
             check_epoch(&self.ledger.current(id.as_str()), epoch, owned)?;
             Ok(Seat::Own)
         } else if epoch == GroupEpoch::JOINING {

@@ -9,8 +9,10 @@ use protocol::{ErrorCode, PartitionIndex, TopicId};
 
 use super::{
     ConsumerGroup,
+    patterns::Fresh,
     reconcile::{MustRejoin, Step},
     refusal::Refusal,
+    seat::Seat,
 };
 use crate::coordinator::group::{
     assignor::{Assignment, AssignorKind, MemberSpec, Problem},
@@ -21,6 +23,13 @@ use crate::coordinator::group::{
     timers::TimerKey,
     topics::TopicsView,
 };
+
+/// What a topic takes at most in a target's record, besides its partitions: its identity and two lengths.
+const TOPIC_BYTES: usize = 32;
+/// What a partition takes in a target's record.
+const PARTITION_BYTES: usize = 4;
+/// What a target's record takes at most besides names and topics: versions and lengths.
+const FRAMING: usize = 64;
 
 impl ConsumerGroup {
     /// Begins a new epoch if something changed, or if the topics look other than when the last one began.
@@ -110,6 +119,48 @@ impl ConsumerGroup {
             self.write(change, fx);
         }
         Ok(())
+    }
+
+    /// Refuses what a member says if its share of the next target could not be written down: no member of the
+    /// group would get anything new any more. `fresh` is the expression in it, if that is not known yet.
+    pub(super) fn check_share(
+        &self,
+        id: &MemberId,
+        seat: &Seat,
+        said: &MemberSubscription,
+        fresh: Option<&Fresh>,
+        fx: &Effects<'_>,
+    ) -> Result<(), Refusal> {
+        let mut wanted = self.wants(said, &fx.topics.view);
+        let matched = fresh.into_iter().flat_map(|fresh| &fresh.resolved.topics);
+        wanted.extend(matched.filter_map(|name| Some(fx.topics.view.topic_by_name(name)?.id)));
+        let topics = wanted
+            .iter()
+            .filter_map(|topic| fx.topics.view.topic_by_id(*topic));
+        let sizes = topics.map(|topic| TOPIC_BYTES + PARTITION_BYTES * topic.partition_count());
+        let names = self.id.as_str().len() + id.as_str().len();
+        if FRAMING + names + sizes.sum::<usize>() <= fx.config.max_records_bytes {
+            return Ok(());
+        }
+        // All that it wants would not fit; its share of that may. This is rare enough to try it.
+        let mut tried = self.clone();
+        if let Seat::Of(holder) = seat {
+            let target = self.ledger.target(holder.as_str()).cloned();
+            tried.apply(ConsumerChange::Member(holder.clone(), None));
+            tried.apply(ConsumerChange::Target(holder.clone(), None));
+            tried.apply(ConsumerChange::Target(id.clone(), target));
+        }
+        tried.apply(ConsumerChange::Member(id.clone(), Some(Arc::new(said.clone()))));
+        if let Some(fresh) = fresh {
+            let resolved = Some(fresh.resolved.clone());
+            tried.apply(ConsumerChange::Pattern(fresh.pattern.clone(), resolved));
+        }
+        let share = tried.targets(fx).remove(id).unwrap_or_default();
+        if self.fits(&ConsumerChange::Target(id.clone(), Some(Arc::new(share))), fx) {
+            Ok(())
+        } else {
+            Err(Refusal::too_large("The member's assignment"))
+        }
     }
 
     fn targets(&self, fx: &Effects<'_>) -> BTreeMap<MemberId, Assignment> {

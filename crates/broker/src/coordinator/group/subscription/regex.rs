@@ -6,15 +6,18 @@
 
 use std::{collections::BTreeSet, fmt};
 
-use ::regex::{Regex, RegexBuilder};
+use ::regex::bytes::{Regex, RegexBuilder};
 use protocol::TopicName;
 
 use super::quoted::without_quotes;
 use crate::coordinator::group::topics::TopicsView;
 
+/// Bytes that a pattern's text may have. Names have 249 at most.
+const TEXT_BYTES: usize = 1 << 10;
 /// Bytes that a compiled pattern may take. A pattern comes from a client and is kept as long as its
-/// group: `(a{1000}){1000}` must not take the broker's memory.
-const COMPILED_BYTES: usize = 1 << 20;
+/// group: `(a{1000}){1000}` must not take the broker's memory, and what is matched by a large one takes the
+/// time of all groups beside it: up to a step for each of its states and each character of each name.
+const COMPILED_BYTES: usize = 64 << 10;
 /// Bytes that the engine's cache may take beside it while matching.
 const CACHE_BYTES: usize = 256 << 10;
 /// How deep a pattern's groups may nest.
@@ -30,6 +33,12 @@ pub enum PatternError {
         pattern: String,
         /// What is wrong with it, in one line.
         why: String,
+    },
+    /// The text is too long.
+    #[error("SubscribedTopicRegex is too long: it has {bytes} bytes, and may have {TEXT_BYTES}.")]
+    TooLong {
+        /// The text's length.
+        bytes: usize,
     },
     /// The expression would take too much memory.
     #[error(
@@ -51,6 +60,10 @@ pub struct TopicPattern {
 impl TopicPattern {
     /// Compiles a pattern as a client gave it.
     pub fn compile(pattern: &str) -> Result<Self, PatternError> {
+        if pattern.len() > TEXT_BYTES {
+            let bytes = pattern.len();
+            return Err(PatternError::TooLong { bytes });
+        }
         let unquoted = without_quotes(pattern);
         // First by itself: what is wrong with `a)|(b` must not be hidden by what is put around it.
         build(&unquoted).map_err(|error| refusal(pattern, &error))?;
@@ -68,7 +81,7 @@ impl TopicPattern {
 
     /// Whether it matches the whole name.
     pub fn matches(&self, topic: &str) -> bool {
-        self.whole_name.is_match(topic)
+        self.whole_name.is_match(topic.as_bytes())
     }
 
     /// The names of the topics that it matches; internal topics are topics like others, as in Kafka.
@@ -96,11 +109,20 @@ impl PartialEq for TopicPattern {
 impl Eq for TopicPattern {}
 
 fn build(pattern: &str) -> Result<Regex, ::regex::Error> {
-    RegexBuilder::new(pattern)
-        .size_limit(COMPILED_BYTES)
-        .dfa_size_limit(CACHE_BYTES)
-        .nest_limit(NESTING)
-        .build()
+    let built = |unicode| {
+        RegexBuilder::new(pattern)
+            .unicode(unicode)
+            .size_limit(COMPILED_BYTES)
+            .dfa_size_limit(CACHE_BYTES)
+            .nest_limit(NESTING)
+            .build()
+    };
+    // Names of topics are ASCII, and so are `\w` and `\d` in RE2. With all that Unicode knows as letters, two
+    // of them would be as large as a pattern may be; only what asks for Unicode by name (`\pL`) pays for it.
+    match built(false) {
+        Err(::regex::Error::Syntax(_)) => built(true),
+        built => built,
+    }
 }
 
 fn refusal(pattern: &str, error: &::regex::Error) -> PatternError {
@@ -167,8 +189,28 @@ mod tests {
             let error = TopicPattern::compile(large).expect_err(large);
             assert!(matches!(error, PatternError::TooLarge { .. }), "{error}");
         }
-        let deep = "(".repeat(3000) + &")".repeat(3000);
+        let deep = "(".repeat(300) + &")".repeat(300);
         assert!(TopicPattern::compile(&deep).is_err());
+        let longest = "a".repeat(TEXT_BYTES);
+        assert!(pattern(&longest).matches(&longest));
+        let error = TopicPattern::compile(&(longest + "a")).expect_err("too long");
+        assert_eq!(error, PatternError::TooLong { bytes: 1025 });
+    }
+
+    #[test]
+    fn usual_expressions_are_small_enough() {
+        for usual in [
+            r".*",
+            r"(?i)orders-[a-z0-9_-]+\.(eu|us|asia)\.v[0-9]+",
+            r"\w+",
+            r"\w+-\w+\.\w+\.\w+",
+            r"\pL+",
+            r"[^.]+\.[^.]+\.[^.]+",
+            r"(a|b|c|d)-\d{4}-\d{2}-\d{2}",
+            r"prefix-.{1,200}",
+        ] {
+            pattern(usual);
+        }
     }
 
     #[test]

@@ -7,7 +7,7 @@ use protocol::ErrorCode;
 use super::{Places, assigned, beats, bench, error, joins, owns, t, told, two_members};
 use crate::coordinator::group::{
     AssignorKind, ConsumerOverrides, GroupConfig, GroupReply, GroupRequest,
-    tests::bench::{Bench, error_of, text},
+    tests::bench::{Bench, error_of, join, text},
 };
 
 #[test]
@@ -144,11 +144,9 @@ fn an_epoch_that_is_not_the_members_is_fenced() {
         error(&bench.beat(owns("a", epoch - 1, &all))),
         ErrorCode::FencedMemberEpoch
     );
-    // One that comes as if it were new, but is known, is to abandon everything first: its session ends.
-    assert_eq!(
-        error(&bench.beat(joins("a", &["t"]))),
-        ErrorCode::FencedMemberEpoch
-    );
+    // Whoever was fenced has abandoned everything, and joins again at once.
+    let reply = bench.beat(joins("a", &["t"]));
+    assert_eq!(told(&bench, &reply), (epoch, Some(a)));
     // Who has lost the answer to its first heartbeat says the same again.
     bench.beat(joins("c", &["t"]));
     let reply = bench.beat(joins("c", &["t"]));
@@ -285,13 +283,38 @@ fn what_no_record_could_hold_is_refused() {
     let reply = bench.beat(joins("a", &[&long]));
     assert_eq!(error(&reply), ErrorCode::UnknownServerError);
     assert!(bench.log.is_empty());
-    // The target would be too large; the member stays, and gets it when others share it.
+    // The target would be too large: nobody else is to be kept from theirs by it.
     let reply = bench.beat(joins("a", &["t"]));
     assert_eq!(error(&reply), ErrorCode::UnknownServerError);
-    assert_eq!(bench.state(), "Assigning");
+    assert!(bench.log.is_empty());
+    // A share of what is too large may fit.
+    bench.set_topics(&[("t", 30)]);
+    assert_eq!(error(&bench.beat(joins("a", &["t"]))), ErrorCode::None);
+    bench.set_topics(&[("t", 60)]);
     let reply = bench.beat(joins("b", &["t"]));
-    let (epoch, share) = told(&bench, &reply);
-    assert_eq!((epoch, share.expect("half")["t"].len()), (2, 30));
+    assert_eq!(told(&bench, &reply).0, 2);
+    let written = bench.log.len();
+    bench.set_topics(&[("t", 60), ("u", 60)]);
+    let reply = bench.beat(beats("a", 1).with_subscribed_topic_names(Some(vec![text("u").into()])));
+    assert_eq!(error(&reply), ErrorCode::UnknownServerError);
+    assert_eq!(bench.log.len(), written);
+}
+
+#[test]
+fn a_member_that_cannot_be_assigned_anything_is_no_ghost() {
+    let mut bench = Bench::with(GroupConfig {
+        max_records_bytes: 400,
+        ..GroupConfig::default()
+    });
+    bench.set_topics(&[("t", 6)]);
+    bench.beat(joins("a", &["t", "u"]));
+    bench.set_topics(&[("t", 6), ("u", 120)]);
+    let reply = bench.beat(joins("b", &["t"]));
+    assert_eq!(error(&reply), ErrorCode::UnknownServerError);
+    let token = bench.send_join(3, join("", &["range"]));
+    assert_eq!(bench.error(token), Some(ErrorCode::UnknownServerError));
+    bench.pass(100_000);
+    assert_eq!(bench.state(), "Empty");
 }
 
 #[test]

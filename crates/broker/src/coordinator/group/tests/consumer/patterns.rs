@@ -127,3 +127,16 @@ fn an_expression_that_matches_more_than_can_be_written_down_is_refused() {
     assert_eq!(error(&reply), ErrorCode::InvalidRegularExpression);
     assert!(bench.log.is_empty());
 }
+
+#[test]
+fn only_a_members_expression_is_looked_at() {
+    let mut bench = bench();
+    bench.beat(joins_with("a", "t"));
+    // None of these is an expression, and nobody asks.
+    let reply = bench.beat(wants(beats("a", 7), "[u"));
+    assert_eq!(error(&reply), ErrorCode::FencedMemberEpoch);
+    let reply = bench.beat(wants(beats("b", 1), "[u"));
+    assert_eq!(error(&reply), ErrorCode::UnknownMemberId);
+    let reply = bench.beat(wants(beats("a", 1), &"u".repeat(1025)));
+    assert_eq!(error(&reply), ErrorCode::InvalidRegularExpression);
+}

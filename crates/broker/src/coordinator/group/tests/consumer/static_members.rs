@@ -67,6 +67,51 @@ fn an_instance_that_is_there_is_not_replaced() {
 }
 
 #[test]
+fn an_instance_whose_join_was_not_answered_says_it_again() {
+    let mut bench = bench();
+    let share = with_static(&mut bench);
+    let reply = bench.beat(as_i(joins("a", &["t"])));
+    assert_eq!(told(&bench, &reply), (2, Some(share)));
+    assert_eq!(bench.state(), "Stable");
+}
+
+#[test]
+fn one_member_does_not_take_the_place_of_another() {
+    let mut bench = bench();
+    let share = with_static(&mut bench);
+    for away in [false, true] {
+        if away {
+            bench.beat(as_i(beats("a", -2)));
+        }
+        let reply = bench.beat(as_i(joins("b", &["t"])));
+        assert_eq!(error(&reply), ErrorCode::InvalidRequest);
+    }
+    assert_eq!(error(&bench.beat(beats("b", 2))), ErrorCode::None);
+    let reply = bench.beat(as_i(joins("a", &["t"])));
+    assert_eq!(told(&bench, &reply), (2, Some(share)));
+}
+
+#[test]
+fn one_that_is_away_has_its_session_and_not_its_time_to_give_up() {
+    for fails_over in [false, true] {
+        let mut bench = bench();
+        bench.beat(as_i(joins("a", &["t"]).with_rebalance_timeout_ms(10_000)));
+        bench.beat(joins("b", &["t"]));
+        bench.beat(beats("a", 1));
+        bench.beat(as_i(beats("a", -2)));
+        if fails_over {
+            bench.fail_over();
+        }
+        bench.pass(20_000);
+        let reply = bench.beat(beats("b", 2));
+        assert_eq!(told(&bench, &reply).1.expect("it is free")["t"].len(), 3);
+        let reply = bench.beat(as_i(joins("a2", &["t"])));
+        let (epoch, share) = told(&bench, &reply);
+        assert_eq!((epoch, share.expect("its own")["t"].len()), (2, 3));
+    }
+}
+
+#[test]
 fn an_instance_that_does_not_come_back_is_removed_when_its_session_ends() {
     let mut bench = bench();
     with_static(&mut bench);
