@@ -191,13 +191,34 @@ pub struct Answer {
 
 /// What an event led to.
 ///
-/// The records are to be appended in their order. Those of one [`GroupRequest::CommitOffsets`] fit
-/// one batch; other outcomes (a group deleted, offsets expired) may be spread over several.
+/// The records are to be appended in their order. Those that change a group's protocol are the first of their
+/// event and fit one batch; what is more than that (a commit of very many offsets, a group deleted, offsets
+/// expired) may be spread over several.
 #[derive(Clone, Debug, Default)]
 #[must_use = "records are lost, and clients wait for ever"]
 pub struct Outcome {
     /// To be appended to the partition, in this order, after those of earlier outcomes.
     pub records: Vec<CoordinatorRecord>,
+    /// Where in [`records`](Self::records) those of another event begin, in ascending order. What follows
+    /// from one event belongs together: it goes into one batch wherever it fits one.
+    pub events: Vec<usize>,
     /// Answers to this request and to earlier ones that waited.
     pub replies: Vec<Answer>,
+}
+
+impl Outcome {
+    /// Has what is recorded from here on follow from another event than what was before.
+    pub(super) fn begin_event(&mut self) {
+        self.events.push(self.records.len());
+    }
+
+    /// Adds what came out of a later event, or of several.
+    pub fn append(&mut self, later: Self) {
+        self.begin_event();
+        let before = self.records.len();
+        self.events
+            .extend(later.events.iter().map(|begin| before + begin));
+        self.records.extend(later.records);
+        self.replies.extend(later.replies);
+    }
 }

@@ -220,6 +220,7 @@ impl GroupShard {
     pub fn tick(&mut self, now: Now) -> Outcome {
         let mut outcome = Outcome::default();
         while let Some(due) = self.timers.pop_due(now.instant_ms) {
+            outcome.begin_event();
             match due {
                 TimerKey::Session(id, member) => {
                     self.on_group(now, &id, &mut outcome, |entry, fx| match &mut entry.group {

@@ -15,7 +15,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use bytes::Bytes;
 use protocol::{ErrorCode, LeaderEpoch, Offset, TopicPartition};
 use replication::{Acks, AppendRefused, Partition, ProgressListener};
 use tokio::sync::{Notify, mpsc, oneshot};
@@ -250,7 +249,7 @@ impl<'a> Round<'a> {
             let mut jobs = jobs.drain(..);
             loop {
                 let decided = self.decide(&mut jobs);
-                if let Err(refused) = self.write(&decided.outcome.records).await {
+                if let Err(refused) = self.write(&decided.outcome).await {
                     for job in jobs {
                         self.task.turn_away(job, journal::code_of(refused));
                     }
@@ -332,12 +331,12 @@ impl<'a> Round<'a> {
         self.task.partition.check_produce(Acks::All)
     }
 
-    async fn write(&mut self, records: &[CoordinatorRecord]) -> Result<(), AppendRefused> {
-        if !records.is_empty() {
+    async fn write(&mut self, outcome: &Outcome) -> Result<(), AppendRefused> {
+        if !outcome.records.is_empty() {
             let (task, now) = (&*self.task, self.clock.now());
-            self.end = journal::append(&task.partition, task.epoch, now.wall_ms, records).await?;
+            self.end = journal::append(&task.partition, task.epoch, now.wall_ms, outcome).await?;
             self.task.writes.end();
-            metrics::counter!(metric_names::GROUP_RECORDS).increment(records.len() as u64);
+            metrics::counter!(metric_names::GROUP_RECORDS).increment(outcome.records.len() as u64);
         }
         Ok(())
     }
@@ -448,11 +447,9 @@ struct Decided {
 
 impl Decided {
     fn add(&mut self, outcome: Outcome) {
-        let size =
-            |record: &CoordinatorRecord| record.key.len() + record.value.as_ref().map_or(0, Bytes::len);
-        self.bytes += outcome.records.iter().map(size).sum::<usize>();
-        self.outcome.records.extend(outcome.records);
-        self.outcome.replies.extend(outcome.replies);
+        let sizes = outcome.records.iter().map(CoordinatorRecord::size);
+        self.bytes += sizes.sum::<usize>();
+        self.outcome.append(outcome);
     }
 }
 

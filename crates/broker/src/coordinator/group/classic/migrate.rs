@@ -1,12 +1,13 @@
 //! A classic group goes on as one of the KIP-848 protocol, or comes out of one.
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 use bytes::Bytes;
-use protocol::ErrorCode;
+use protocol::{ErrorCode, PartitionIndex, TopicId};
 
 use super::{ClassicGroup, State, member::Member};
 use crate::coordinator::group::{
+    assignor::Assignment,
     consumer::Inheritance,
     effects::Effects,
     embedded::{self, CONSUMER, Subscription},
@@ -46,6 +47,14 @@ impl Heir {
     }
 }
 
+/// The partitions of an assignment.
+fn places(assignment: &Assignment) -> impl Iterator<Item = (TopicId, PartitionIndex)> {
+    assignment.iter().flat_map(|(topic, partitions)| {
+        let topic = *topic;
+        partitions.iter().map(move |partition| (topic, *partition))
+    })
+}
+
 impl ClassicGroup {
     /// The group's generation.
     pub(in super::super) fn generation(&self) -> GenerationId {
@@ -54,12 +63,25 @@ impl ClassicGroup {
 
     /// What a consumer group would have of this one's members; `None` where one of them cannot be
     /// understood. Members that have not been in any generation know nothing yet and have nothing.
+    ///
+    /// A member has what it was assigned, and what it said that it owns where nobody else has that: a
+    /// cooperative one keeps it while the group shares anew, and gives it up only when it is told to.
     pub(in super::super) fn bequest(&self, view: &TopicsView) -> Option<Vec<Inheritance>> {
         let members = self.members.values().filter(|member| !member.is_new);
-        members.map(|member| self.bequest_of(member, view)).collect()
+        let bequests = members.map(|member| self.bequest_of(member, view));
+        let (mut heirs, owned): (Vec<Inheritance>, Vec<Assignment>) =
+            bequests.collect::<Option<Vec<_>>>()?.into_iter().unzip();
+        let mut taken: HashSet<_> = heirs.iter().flat_map(|heir| places(&heir.assigned)).collect();
+        for (heir, owned) in heirs.iter_mut().zip(&owned) {
+            for (topic, partition) in places(owned).filter(|place| taken.insert(*place)) {
+                heir.assigned.entry(topic).or_default().insert(partition);
+            }
+        }
+        Some(heirs)
     }
 
-    fn bequest_of(&self, member: &Member, view: &TopicsView) -> Option<Inheritance> {
+    /// What a member leaves, having what it was assigned; and what it said that it owns.
+    fn bequest_of(&self, member: &Member, view: &TopicsView) -> Option<(Inheritance, Assignment)> {
         let agreed = self.protocol.as_deref();
         let agreed = member
             .protocols
@@ -68,7 +90,7 @@ impl ClassicGroup {
         let said = agreed.or_else(|| member.protocols.first())?;
         let subscription = Subscription::read(&said.metadata)?;
         let assigned = embedded::read_assignment(&member.assignment)?;
-        Some(Inheritance {
+        let inheritance = Inheritance {
             member: member.id.clone(),
             said: MemberSubscription {
                 instance_id: member.instance_id.clone(),
@@ -85,7 +107,8 @@ impl ClassicGroup {
                 }),
             },
             assigned: embedded::identified(&assigned, view),
-        })
+        };
+        Some((inheritance, embedded::identified(&subscription.owned, view)))
     }
 
     /// Ends what is under way: whoever waits is to join again, and no timer runs any more.

@@ -192,13 +192,14 @@ impl ClassicGroup {
         true
     }
 
-    /// Whether the generation as it is can be written down.
-    pub(in super::super) fn can_be_written(&self, fx: &Effects<'_>) -> bool {
+    /// Whether the generation as it is can be written down in a batch that has so many bytes already.
+    pub(in super::super) fn can_be_written(&self, beside: usize, fx: &Effects<'_>) -> bool {
         if self.protocol.is_none() && !self.members.is_empty() {
             return false;
         }
         let record = Arc::new(self.to_record(Some(fx.now.wall_ms)));
-        Change::Classic(self.id.clone(), Some(record)).encode().size() <= fx.config.max_records_bytes
+        let encoded = Change::Classic(self.id.clone(), Some(record)).encode();
+        beside + encoded.framed_size() <= fx.config.max_records_bytes
     }
 
     /// The generation as the log will have it.

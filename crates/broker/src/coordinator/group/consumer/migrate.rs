@@ -35,6 +35,12 @@ pub(in super::super) struct Inheritance {
     pub(in super::super) assigned: Assignment,
 }
 
+/// What changes take of a batch, in bytes. Those that change a group's protocol are the first of their event,
+/// and have to fit one: a coordinator that finds half of them would have half of the members, or none.
+fn batch_bytes(changes: &[Change]) -> usize {
+    changes.iter().map(|change| change.encode().framed_size()).sum()
+}
+
 /// The records that make a consumer group of what a classic one leaves.
 fn inherited(id: &GroupId, generation: GenerationId, heirs: Vec<Inheritance>) -> Vec<Change> {
     // A generation is never negative; one that a foreign record has would not be read again.
@@ -93,8 +99,7 @@ impl GroupEntry {
                 if !heirs.is_empty() {
                     changes.extend(inherited(id, group.generation(), heirs));
                 }
-                let sizes = changes.iter().map(|change| change.encode().size());
-                if sizes.sum::<usize>() > fx.config.max_records_bytes {
+                if batch_bytes(&changes) > fx.config.max_records_bytes {
                     return Err(Refusal::too_large("What the classic group leaves"));
                 }
             }
@@ -122,11 +127,11 @@ impl GroupEntry {
             let (staying, going) = group.heirs(ids, fx);
             let generation = GenerationId(group.ledger.epoch().0);
             let mut heir = ClassicGroup::heir_of(group.id.clone(), generation, &staying, &going);
-            if heir.can_be_written(fx) {
+            let changes = group.deletion();
+            if heir.can_be_written(batch_bytes(&changes), fx) {
                 for (id, _) in group.ledger.members() {
                     group.cancel_timers(id, fx);
                 }
-                let changes = group.deletion();
                 self.write(changes, fx);
                 heir.succeed(&going, fx);
                 self.group = Group::Classic(heir);

@@ -42,6 +42,15 @@ impl CoordinatorRecord {
     pub fn size(&self) -> usize {
         self.key.len() + self.value.as_ref().map_or(0, Bytes::len)
     }
+
+    /// What it takes of a batch at most, in bytes: key, value and what frames them.
+    pub fn framed_size(&self) -> usize {
+        self.size() + Self::FRAMING
+    }
+
+    /// What a record's framing takes at most besides key and value, in bytes: lengths and differences of
+    /// variable size, attributes, and that there are no headers.
+    const FRAMING: usize = 32;
 }
 
 /// A record that cannot be read. Its key's state stays as the records before it left it.

@@ -12,8 +12,8 @@ use support::{Broker, Cluster, ONE, TWO, eventually, replicate};
 
 use super::super::journal;
 use super::*;
-use crate::coordinator::group::CoordinatorRecord;
 use crate::coordinator::group::records::{Change, OffsetKey, OffsetValue};
+use crate::coordinator::group::{CoordinatorRecord, Outcome};
 
 const EPOCH: LeaderEpoch = LeaderEpoch(0);
 
@@ -39,11 +39,15 @@ fn name(group: usize) -> String {
 }
 
 async fn append(partition: &Partition, record: CoordinatorRecord) {
-    append_all(partition, &[record]).await;
+    append_all(partition, vec![record]).await;
 }
 
-async fn append_all(partition: &Partition, records: &[CoordinatorRecord]) {
-    journal::append(partition, EPOCH, 1, records)
+async fn append_all(partition: &Partition, records: Vec<CoordinatorRecord>) {
+    let outcome = Outcome {
+        records,
+        ..Outcome::default()
+    };
+    journal::append(partition, EPOCH, 1, &outcome)
         .await
         .expect("appended");
 }
@@ -155,7 +159,7 @@ async fn batches_of_several_records_that_contradict_each_other_do_not_hold_a_loa
     let (broker, partition) = sole_leader(0).await;
     for batch in 0..5 {
         let records: Vec<_> = (5 * batch..5 * (batch + 1)).map(commit).collect();
-        append_all(&partition, &records).await;
+        append_all(&partition, records).await;
     }
     committed(&partition).await;
     let (path, positions) = file_of(&broker, &partition);

@@ -6,7 +6,7 @@ use protocol::ErrorCode;
 
 use super::{Places, beats, bench, error, joins, owns, t, told};
 use crate::coordinator::group::{
-    GroupConfig, GroupKind, GroupReply, GroupRequest, MigrationPolicy,
+    CoordinatorRecord, GroupConfig, GroupKind, GroupReply, GroupRequest, MigrationPolicy,
     tests::bench::{Bench, commit, error_of, heartbeat, join, leave, subscription, sync, text},
 };
 
@@ -194,6 +194,118 @@ fn a_rebalance_that_is_under_way_ends_with_the_upgrade() {
     bench.pass(200_000);
     assert!(["Dead", "Empty"].contains(&bench.state()), "{}", bench.state());
     assert_eq!(beats_classic(&mut bench, &b, 1), ErrorCode::UnknownMemberId);
+}
+
+#[test]
+fn what_members_own_while_they_share_anew_is_given_up_before_others_get_it() {
+    let mut bench = bench();
+    let [a, b] = classic_group(&mut bench);
+    let begins_generation = |bench: &mut Bench| {
+        let tokens = [(&a, [0, 1, 2]), (&b, [3, 4, 5])]
+            .map(|(id, owned)| bench.send_join(9, joins_classic(id, &owned)));
+        tokens.map(|token| bench.joined(token).generation_id)
+    };
+    assert_eq!(begins_generation(&mut bench), [2, 2]);
+    // Before the leader has assigned one of them joins again: nobody is assigned anything.
+    let waiting = bench.send_join(9, joins_classic(&a, &[0, 1, 2]));
+    assert_eq!(bench.state(), "PreparingRebalance");
+    let reply = bench.beat(joins("c", &["t"]));
+    assert_eq!(told(&bench, &reply), (3, Some(Places::new())));
+    assert_eq!(bench.error(waiting), Some(ErrorCode::RebalanceInProgress));
+    let mut shares = Vec::new();
+    for (id, owned) in [(&a, [0, 1, 2]), (&b, [3, 4, 5])] {
+        let reply = bench.beat(beats("c", 3));
+        assert_eq!(
+            told(&bench, &reply).1.filter(|given| given.contains_key("t")),
+            None
+        );
+        joined(&mut bench, 9, joins_classic(id, &owned));
+        let kept = read(&synced(&mut bench, id, 2).assignment);
+        assert!(kept.len() == 2 && kept.iter().all(|partition| owned.contains(partition)));
+        shares.push((id, kept));
+    }
+    let mut all = Vec::new();
+    for (id, kept) in shares {
+        let reply = joined(&mut bench, 9, joins_classic(id, &kept));
+        assert_eq!(reply.generation_id, 3);
+        assert_eq!(read(&synced(&mut bench, id, 3).assignment), kept);
+        all.extend(kept);
+    }
+    let reply = bench.beat(beats("c", 3));
+    all.extend(
+        told(&bench, &reply)
+            .1
+            .expect("it is free")
+            .remove("t")
+            .expect("its topic"),
+    );
+    all.sort_unstable();
+    assert_eq!((all, bench.state()), (vec![0, 1, 2, 3, 4, 5], "Stable"));
+}
+
+/// What the records from the `from`th on take of a batch, in bytes.
+fn batch_bytes(bench: &Bench, from: usize, until: usize) -> usize {
+    bench.log[from..until]
+        .iter()
+        .map(CoordinatorRecord::framed_size)
+        .sum()
+}
+
+/// Sets how much one batch may have.
+fn limit(bench: &mut Bench, max_records_bytes: usize) {
+    bench.shard.configure(GroupConfig {
+        max_records_bytes,
+        ..GroupConfig::default()
+    });
+}
+
+#[test]
+fn what_changes_the_protocol_fits_one_batch_with_its_framing() {
+    // How much it is.
+    let mut bench = bench();
+    classic_group(&mut bench);
+    let before = bench.log.len();
+    bench.beat(joins("c", &["t"]));
+    // The tombstone; three records of each of two members; the group's epoch and the target's.
+    let upgrade = batch_bytes(&bench, before, before + 1 + 2 * 3 + 2);
+    let before = bench.log.len();
+    bench.beat(beats("c", -1));
+    let downgrade = batch_bytes(&bench, before, bench.log.len());
+    assert_eq!(kind(&bench), GroupKind::Classic);
+
+    for (missing, becomes) in [(0, GroupKind::Consumer), (1, GroupKind::Classic)] {
+        let mut bench = self::bench();
+        classic_group(&mut bench);
+        limit(&mut bench, upgrade - missing);
+        bench.beat(joins("c", &["t"]));
+        assert_eq!(kind(&bench), becomes, "{missing}");
+    }
+    for (missing, becomes) in [(0, GroupKind::Classic), (1, GroupKind::Consumer)] {
+        let mut bench = self::bench();
+        classic_group(&mut bench);
+        bench.beat(joins("c", &["t"]));
+        limit(&mut bench, downgrade - missing);
+        bench.beat(beats("c", -1));
+        assert_eq!(
+            (kind(&bench), bench.shard.lag_view().groups[0].members),
+            (becomes, 2)
+        );
+    }
+}
+
+#[test]
+fn what_follows_from_each_timer_is_an_event_of_its_own() {
+    let mut bench = bench();
+    classic_group(&mut bench);
+    bench.beat(joins("c", &["t"]));
+    // The sessions of all of them end in one tick, which changes the protocol on its way.
+    let mut now = bench.now;
+    now.instant_ms += 100_000;
+    let outcome = bench.shard.tick(now);
+    let mut begins: Vec<usize> = outcome.events.clone();
+    begins.dedup();
+    assert!(begins.len() > 2 && begins.is_sorted(), "{:?}", outcome.events);
+    assert!(outcome.events.iter().all(|begin| *begin <= outcome.records.len()));
 }
 
 #[test]
