@@ -86,11 +86,11 @@ class Crowd:
         self._sent = flow.sent
         expect(flow.errors, [], "produced")
         wait_until(lambda: not any(history.undelivered() for history in self.histories.values()), self._progress)
-        wait_until(lambda: all(h.floor() == h.ends() for h in self.histories.values()), self._progress)
+        wait_until(lambda: all(h.acknowledged() == h.ends() for h in self.histories.values()), self._progress)
 
     def _progress(self):
         waiting = sum(bool(history.undelivered()) for history in self.histories.values())
-        open_ = sum(history.floor() != history.ends() for history in self.histories.values())
+        open_ = sum(history.acknowledged() != history.ends() for history in self.histories.values())
         return f"of {len(self.histories)} groups {waiting} wait for records, {open_} have not committed"
 
     def _describe(self):

@@ -142,6 +142,11 @@ class History:
         with self._lock:
             return dict(self._seen)
 
+    def acknowledged(self):
+        """The highest offset of each place that is known to be committed."""
+        with self._lock:
+            return dict(self._floor)
+
     def undelivered(self):
         """The values that somebody must get yet."""
         with self._lock:
