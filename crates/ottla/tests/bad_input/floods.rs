@@ -7,7 +7,7 @@ use bytes::{BufMut, BytesMut};
 use crate::{scene::Scene, support::Client};
 
 /// Streams that one connection may have open, as the server's SETTINGS say.
-const MAX_STREAMS: usize = 1024;
+const MAX_STREAMS: usize = 128;
 
 const HEADERS: u8 = 1;
 const RST_STREAM: u8 = 3;
@@ -84,9 +84,9 @@ fn more_streams_than_a_connection_may_have() {
         refused.iter().all(|&stream| stream >= first),
         "those above the cap"
     );
-    scene.expect_given_back(before, 64, "1,524 gRPC calls on one connection");
+    scene.expect_given_back(before, 64, "628 gRPC calls on one connection");
     scene.after(
-        "1,524 gRPC calls on one connection, cap 1,024",
+        "628 gRPC calls on one connection, cap 128",
         "REFUSED_STREAM × 500",
     );
 }
