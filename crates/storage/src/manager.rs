@@ -16,7 +16,7 @@ use std::{
 };
 
 use parking_lot::{Condvar, Mutex, RwLock};
-use protocol::{BrokerEpoch, BrokerId, ClusterId, DirectoryId, Offset, TopicName, TopicPartition};
+use protocol::{BrokerEpoch, BrokerId, ClusterId, DirectoryId, TopicName, TopicPartition};
 
 use crate::{
     checkpoint::PartitionName, clean_shutdown, error::StorageError, flush::Flusher, health::Bell, log::Log,
@@ -24,6 +24,7 @@ use crate::{
 };
 
 mod background;
+mod claims;
 mod cleaner;
 mod create;
 mod delete;
@@ -41,8 +42,9 @@ pub use moving::NamedDirectory;
 pub use startup::StartupReport;
 
 use background::Background;
+use claims::{Claim, offsets_of};
 use cleaner::Cleaners;
-use directory::{CheckpointedOffsets, DataDirectory, PartitionOffsets};
+use directory::{CheckpointedOffsets, DataDirectory};
 
 /// The clock of everything that must not follow the wall clock's jumps.
 type Monotonic = Instant;
@@ -126,6 +128,9 @@ struct Offline {
 struct Replicas {
     hosted: HashMap<TopicPartition, Hosted>,
     offline: HashMap<TopicPartition, Offline>,
+    /// Replicas that lie in several directories, until it is known which of them is meant; in neither of the maps
+    /// above.
+    contested: HashMap<TopicPartition, Vec<Claim>>,
     /// Logs on their way to another directory, as far as they were copied.
     futures: HashMap<TopicPartition, Hosted>,
     closed: bool,
@@ -227,13 +232,13 @@ impl LogManager {
         replicas.offline.iter().map(pair).collect()
     }
 
-    /// Names of all partitions that have a directory here, open or offline.
+    /// Names of all partitions that have a directory here, open, offline or in several.
     pub fn names(&self) -> Vec<(TopicPartition, TopicName)> {
         let replicas = self.replicas.read();
         let unpaired = replicas
             .futures
             .iter()
-            .filter(|(id, _)| !replicas.hosted.contains_key(id) && !replicas.offline.contains_key(id));
+            .filter(|&(&id, _)| !replicas.has_current(id));
         let hosted = replicas
             .hosted
             .iter()
@@ -243,10 +248,15 @@ impl LogManager {
             .offline
             .iter()
             .map(|(&id, offline)| (id, offline.name.0.clone()));
-        hosted.chain(offline).collect()
+        let contested = replicas
+            .contested
+            .iter()
+            .filter_map(|(&id, claims)| Some((id, claims.first()?.name().0.clone())));
+        hosted.chain(offline).chain(contested).collect()
     }
 
-    /// The log directory that holds a partition, open or offline.
+    /// The log directory that holds a partition, open or offline; `None` also where several do and it is not known
+    /// which of them is meant.
     pub fn directory_of(&self, partition: TopicPartition) -> Option<DirectoryId> {
         let replicas = self.replicas.read();
         let hosted = replicas.hosted.get(&partition).map(|hosted| hosted.directory);
@@ -294,15 +304,9 @@ impl LogManager {
 
     fn offsets_of(&self, directory: usize) -> CheckpointedOffsets {
         let mut offsets = CheckpointedOffsets::default();
-        for hosted in self.replicas.read().hosted.values() {
+        for (_, hosted) in self.replicas.read().open_logs() {
             if hosted.directory == directory {
-                let start = hosted.log.log_start_offset();
-                let of_log = PartitionOffsets {
-                    recovery_point: Some(hosted.log.recovery_point()),
-                    log_start: Some(start).filter(|&start| start > Offset::ZERO),
-                    first_dirty: hosted.log.first_dirty_offset(),
-                };
-                offsets.insert(&hosted.name, of_log);
+                offsets.insert(&hosted.name, offsets_of(&hosted.log));
             }
         }
         offsets
@@ -336,17 +340,20 @@ impl LogManager {
         let (logs, offline): (Vec<_>, usize) = {
             let replicas = self.replicas.read();
             let hosted = replicas
-                .hosted
-                .values()
+                .open_logs()
+                .map(|(_, hosted)| hosted)
                 .chain(replicas.futures.values())
                 .filter(|hosted| hosted.directory == directory);
             let offline = replicas
                 .offline
                 .values()
                 .filter(|offline| offline.directory == directory);
+            let contested = replicas
+                .contested_claims()
+                .filter(|(_, claim)| claim.open().is_none() && claim.directory() == directory);
             (
                 hosted.map(|hosted| Arc::clone(&hosted.log)).collect(),
-                offline.count(),
+                offline.count() + contested.count(),
             )
         };
         let failures = startup::in_parallel(CLOSING_THREADS, &logs, |log| {

@@ -23,7 +23,8 @@ impl LogManager {
     /// at the start has had no settings but defaults, and retention must never go by those. A directory of that name that belongs to
     /// another topic is put aside as stray. A replica that did not open for want of space or descriptors
     /// is tried again; one that is damaged stays [`StorageError::Failed`] until it is deleted or marked
-    /// stray: only then is it built anew. So is one whose log was here and has vanished.
+    /// stray: only then is it built anew. So is one whose log was here and has vanished, and one that lies in several
+    /// directories of which `home` is none.
     ///
     /// A new log goes where [`LogManager::wish`] wants it, else into the directory `home`, where the metadata
     /// says one (KIP-858), else into the one with the fewest logs. [`StorageError::Offline`] where the
@@ -45,6 +46,9 @@ impl LogManager {
         self.refuse_when_closed()?;
         if let Some(log) = self.found(partition, home)? {
             log.set_config(config);
+            return Ok(log);
+        }
+        if let Some(log) = self.decide_contest(partition, &name, home, &config)? {
             return Ok(log);
         }
         let offline = self.replicas.read().offline.get(&partition).cloned();
@@ -170,7 +174,7 @@ impl LogManager {
     }
 
     /// Where a new log goes.
-    fn home_for(&self, assigned: Option<DirectoryId>) -> Result<usize, StorageError> {
+    pub(super) fn home_for(&self, assigned: Option<DirectoryId>) -> Result<usize, StorageError> {
         let assigned = assigned.filter(|id| !id.is_zero());
         let directory = match assigned {
             Some(id) => self.online(id),
@@ -231,7 +235,7 @@ impl LogManager {
         }
     }
 
-    fn open_again(
+    pub(super) fn open_again(
         &self,
         partition: TopicPartition,
         offline: Offline,
@@ -313,7 +317,12 @@ impl LogManager {
                 .iter()
                 .filter(|(_, offline)| named(&offline.name))
                 .map(|(&id, _)| id);
-            hosted.chain(offline).collect()
+            let contested = replicas
+                .contested
+                .iter()
+                .filter(|(_, claims)| claims.iter().any(|claim| named(claim.name())))
+                .map(|(&id, _)| id);
+            hosted.chain(offline).chain(contested).collect()
         };
         for holder in holders {
             tracing::warn!(%holder, %topic, partition = %index, "its directory's name is wanted for another topic");

@@ -6,15 +6,10 @@ use protocol::TopicPartition;
 
 use super::{
     Hosted, LogManager, Monotonic, Offline, Removal,
+    claims::Claim,
     names::{Suffix, suffixed_dir},
 };
 use crate::{checkpoint::PartitionName, error::StorageError};
-
-/// A replica that was taken out of the manager's books, to be renamed.
-enum Taken {
-    Hosted(Hosted),
-    Offline(Offline),
-}
 
 impl LogManager {
     /// Deletes a partition's log: the directory is renamed at once, so that the topic's name is free
@@ -44,27 +39,41 @@ impl LogManager {
             return self.put_future_aside(partition);
         }
         self.drop_future(partition)?;
-        let Some(taken) = self.take(partition) else {
-            return Ok(());
-        };
-        let (name, directory) = match &taken {
-            Taken::Hosted(Hosted { name, directory, .. })
-            | Taken::Offline(Offline { name, directory, .. }) => (name.clone(), *directory),
-        };
+        loop {
+            // Into a variable of its own, or the lock would be held for the renaming.
+            let taken = self.replicas.write().take(partition);
+            let Some(claim) = taken else {
+                return Ok(());
+            };
+            if let Err(error) = self.put_claim_aside(partition, &claim, suffix) {
+                self.replicas.write().claim(partition, claim);
+                return Err(error);
+            }
+        }
+    }
+
+    /// Renames and closes what one directory holds of a partition, and nothing here knows any more.
+    pub(super) fn put_claim_aside(
+        &self,
+        partition: TopicPartition,
+        claim: &Claim,
+        suffix: Suffix,
+    ) -> Result<(), StorageError> {
+        let (name, directory) = (claim.name(), claim.directory());
         let home = &self.directories[directory];
         if home.is_offline() {
             // Nothing there can be renamed. The next run that can use it finds what the metadata says then.
-            if let Taken::Hosted(hosted) = &taken
+            if let Claim::Open(hosted) = claim
                 && let Err(error) = hosted.log.close(false)
             {
                 tracing::debug!(%partition, %error, "a log in an offline directory did not close");
             }
             return Ok(());
         }
-        let to = suffixed_dir(home.path(), &name, suffix);
-        let renamed = match &taken {
-            Taken::Hosted(hosted) => hosted.log.rename_dir(&to),
-            Taken::Offline(Offline { dir, .. }) => match fs::rename(dir, &to) {
+        let to = suffixed_dir(home.path(), name, suffix);
+        let renamed = match claim {
+            Claim::Open(hosted) => hosted.log.rename_dir(&to),
+            Claim::Closed(Offline { dir, .. }) => match fs::rename(dir, &to) {
                 // It has vanished: that is why it is offline.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
                 renamed => renamed.map_err(StorageError::io("rename", dir)),
@@ -72,23 +81,22 @@ impl LogManager {
         };
         if let Err(error) = renamed {
             home.health().note(&error);
-            self.put_back(partition, taken);
             return Err(error);
         }
-        home.give_up(&name);
+        home.give_up(name);
         tracing::info!(%partition, to = %to.display(), "put aside");
-        if let Taken::Hosted(hosted) = &taken
+        if let Claim::Open(hosted) = claim
             && let Err(error) = hosted.log.close(false)
         {
             tracing::warn!(log = %to.display(), %error, "a log that was put aside did not close");
         }
-        let delay = match (suffix, &taken) {
+        let delay = match (suffix, claim) {
             (Suffix::Stray, _) => self.config.stray_retention,
-            (Suffix::Delete | Suffix::New | Suffix::Future, Taken::Hosted(hosted)) => {
+            (Suffix::Delete | Suffix::New | Suffix::Future, Claim::Open(hosted)) => {
                 hosted.log.config().file_delete_delay
             }
             // Its settings were never read.
-            (Suffix::Delete | Suffix::New | Suffix::Future, Taken::Offline(_)) => {
+            (Suffix::Delete | Suffix::New | Suffix::Future, Claim::Closed(_)) => {
                 self.config.file_delete_delay
             }
         };
@@ -108,29 +116,14 @@ impl LogManager {
                 .get(&partition)
                 .map(|offline| offline.name.clone())
         };
+        let contested = || {
+            let claims = replicas.contested.get(&partition)?;
+            claims.first().map(|claim| claim.name().clone())
+        };
         hosted
             .or_else(offline)
+            .or_else(contested)
             .or_else(|| replicas.futures.get(&partition).map(open))
-    }
-
-    fn take(&self, partition: TopicPartition) -> Option<Taken> {
-        let mut replicas = self.replicas.write();
-        match replicas.hosted.remove(&partition) {
-            Some(hosted) => Some(Taken::Hosted(hosted)),
-            None => replicas.offline.remove(&partition).map(Taken::Offline),
-        }
-    }
-
-    fn put_back(&self, partition: TopicPartition, taken: Taken) {
-        let mut replicas = self.replicas.write();
-        match taken {
-            Taken::Hosted(hosted) => {
-                replicas.hosted.insert(partition, hosted);
-            }
-            Taken::Offline(offline) => {
-                replicas.offline.insert(partition, offline);
-            }
-        }
     }
 
     pub(super) fn schedule_removal(&self, path: PathBuf, due: Monotonic) {

@@ -72,12 +72,17 @@ impl LogManager {
 
     fn sizes_in(&self, directory: usize) -> Vec<ReplicaSize> {
         let replicas = self.replicas.read();
-        let current = replicas.hosted.iter().map(|log| (log, false));
-        let futures = replicas.futures.iter().map(|log| (log, true));
+        let current = replicas
+            .open_logs()
+            .map(|(partition, hosted)| (partition, hosted, false));
+        let futures = replicas
+            .futures
+            .iter()
+            .map(|(&partition, hosted)| (partition, hosted, true));
         let here = current
             .chain(futures)
-            .filter(|((_, hosted), _)| hosted.directory == directory);
-        let sizes = here.map(|((&partition, hosted), is_future)| ReplicaSize {
+            .filter(|(_, hosted, _)| hosted.directory == directory);
+        let sizes = here.map(|(partition, hosted, is_future)| ReplicaSize {
             partition,
             topic: hosted.name.0.clone(),
             size_bytes: hosted.log.size_bytes(),

@@ -2,8 +2,6 @@
 
 use std::{io, path::PathBuf};
 
-use protocol::TopicPartition;
-
 use crate::{error::StorageError, meta_properties::MetaPropertiesError};
 
 /// Why [`LogManager::open`](super::LogManager::open) refused. Each says what to do.
@@ -32,16 +30,6 @@ pub enum OpenError {
     /// Another process (or another part of this one) holds the directory's lock.
     #[error("log directory {} is in use by another process", .0.display())]
     InUse(PathBuf),
-    /// One replica lies in two places, and nothing tells which of them holds what was acknowledged.
-    #[error("partition {partition} lies in both {} and {}: remove one of them", first.display(), second.display())]
-    Duplicate {
-        /// The partition.
-        partition: TopicPartition,
-        /// One of its directories.
-        first: PathBuf,
-        /// The other one.
-        second: PathBuf,
-    },
     /// The flush threads could not be started.
     #[error("cannot start the flush threads: {0}")]
     Threads(#[source] io::Error),

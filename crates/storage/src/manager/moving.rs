@@ -307,9 +307,7 @@ impl LogManager {
     /// Whether only a future log of the partition is here: after a crash in a swap it is the only copy.
     pub(super) fn is_unpaired_future(&self, partition: TopicPartition) -> bool {
         let replicas = self.replicas.read();
-        replicas.futures.contains_key(&partition)
-            && !replicas.hosted.contains_key(&partition)
-            && !replicas.offline.contains_key(&partition)
+        replicas.futures.contains_key(&partition) && !replicas.has_current(partition)
     }
 
     /// Keeps a future log as stray that has no current one; that one is missed no longer. The caller holds the

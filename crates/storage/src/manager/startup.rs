@@ -4,7 +4,6 @@
 //! not the broker: it is reported, kept where it is, and counts as offline.
 
 use std::{
-    collections::hash_map::Entry,
     fs,
     path::{Path, PathBuf},
     sync::{
@@ -19,6 +18,7 @@ use protocol::{BrokerEpoch, Offset, TopicPartition};
 use super::{
     Background, Hosted, LogManager, ManagerConfig, Monotonic, NameLocks, Offline, OpenError, Replicas,
     background::wall_clock_ms,
+    claims::Claim,
     cleaner::Cleaners,
     directory::{CheckpointedOffsets, DataDirectory, Found},
     moving,
@@ -166,7 +166,7 @@ impl LogManager {
                     if let Loaded::Future(partition, opened, dir) = loaded {
                         futures.push((directory, name, partition, opened, dir));
                     } else {
-                        self.register(directory, name, loaded, report)?;
+                        self.register(directory, name, loaded, report);
                     }
                 }
             }
@@ -174,6 +174,7 @@ impl LogManager {
             for (directory, name, partition, opened, dir) in futures {
                 self.register_future((partition, name, directory), opened, dir, report);
             }
+            self.report_contested();
             self.give_up_what_lies_elsewhere();
             Ok(())
         })
@@ -186,6 +187,9 @@ impl LogManager {
                 let replicas = self.replicas.read();
                 replicas.hosted.values().any(|hosted| hosted.name == name)
                     || replicas.offline.values().any(|offline| offline.name == name)
+                    || replicas
+                        .contested_claims()
+                        .any(|(_, claim)| *claim.name() == name)
             };
             if lies_elsewhere {
                 self.miss_no_longer(&name);
@@ -322,31 +326,17 @@ impl LogManager {
         }
     }
 
-    fn register(
-        &self,
-        directory: usize,
-        name: PartitionName,
-        loaded: Loaded,
-        report: &mut StartupReport,
-    ) -> Result<(), OpenError> {
+    fn register(&self, directory: usize, name: PartitionName, loaded: Loaded, report: &mut StartupReport) {
         let mut replicas = self.replicas.write();
         match loaded {
             Loaded::Open(partition, log, recovery) => {
                 report.scanned_bytes += recovery.scanned_bytes;
                 report.bytes_cut += recovery.bytes_cut;
-                if recovery.lost {
+                // Also where another directory holds the replica whole: nobody knows yet which of them counts.
+                if recovery.lost && !report.damaged.contains(&partition) {
                     report.damaged.push(partition);
                 }
-                match replicas.hosted.entry(partition) {
-                    Entry::Occupied(other) => {
-                        return Err(OpenError::Duplicate {
-                            partition,
-                            first: other.get().log.dir(),
-                            second: log.dir(),
-                        });
-                    }
-                    Entry::Vacant(place) => place.insert(Hosted { log, name, directory }),
-                };
+                replicas.claim(partition, Claim::Open(Hosted { log, name, directory }));
             }
             Loaded::Failed(partition, error) => {
                 let offline = Offline {
@@ -357,12 +347,11 @@ impl LogManager {
                     may_open: error.is_exhaustion(),
                 };
                 report.failed.push((partition, error));
-                replicas.offline.insert(partition, offline);
+                replicas.claim(partition, Claim::Closed(offline));
             }
             Loaded::Unidentified(path) => report.unidentified.push(path),
             Loaded::Empty | Loaded::Future(..) => {}
         }
-        Ok(())
     }
 
     /// A future with a current log is only a copy. One without may be the replica, where the last run ended
@@ -375,9 +364,7 @@ impl LogManager {
         report: &mut StartupReport,
     ) {
         let mut replicas = self.replicas.write();
-        let is_copy = replicas.hosted.contains_key(&partition)
-            || replicas.offline.contains_key(&partition)
-            || replicas.futures.contains_key(&partition);
+        let is_copy = replicas.has_current(partition) || replicas.futures.contains_key(&partition);
         match opened {
             Ok((log, recovery)) => {
                 if recovery.lost && !is_copy {
@@ -419,16 +406,29 @@ impl LogManager {
 }
 
 impl LogManager {
-    /// Up to where the current log of a partition was compacted. Tombstones below may be gone: a copy that
+    /// Up to where the current log of a partition was compacted, or the furthest of several that it may be. Tombstones below may be gone: a copy that
     /// ends earlier would keep what they had deleted.
     fn compacted_to(&self, replicas: &Replicas, partition: TopicPartition) -> Option<Offset> {
         if let Some(hosted) = replicas.hosted.get(&partition) {
             return hosted.log.first_dirty_offset();
         }
-        let offline = replicas.offline.get(&partition)?;
-        self.directories[offline.directory]
-            .offline_offsets(&offline.name)
-            .first_dirty
+        let of_offline = |offline: &Offline| {
+            let home = &self.directories[offline.directory];
+            home.offline_offsets(&offline.name).first_dirty
+        };
+        if let Some(offline) = replicas.offline.get(&partition) {
+            return of_offline(offline);
+        }
+        let of_claim = |claim: &Claim| match claim {
+            Claim::Open(hosted) => hosted.log.first_dirty_offset(),
+            Claim::Closed(offline) => of_offline(offline),
+        };
+        replicas
+            .contested
+            .get(&partition)?
+            .iter()
+            .filter_map(of_claim)
+            .max()
     }
 }
 

@@ -7,7 +7,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use protocol::{LeaderEpoch, PartitionIndex, TopicId, batch::BatchBuilder};
+use protocol::{LeaderEpoch, Offset, PartitionIndex, TopicId, batch::BatchBuilder};
 
 use super::*;
 use crate::{
@@ -16,6 +16,7 @@ use crate::{
     meta_properties, partition_metadata,
 };
 
+mod claims;
 mod cleaning;
 mod deletion;
 mod directories;
