@@ -14,7 +14,7 @@ use metadata::{
     configs::{CleanerSettings, TopicSettings},
     delta::ImageDelta,
 };
-use protocol::{BrokerEpoch, DirectoryId, TopicPartition};
+use protocol::{BrokerEpoch, BrokerId, DirectoryId, TopicPartition};
 use storage::{CleanerConfig, Log, LogConfig, StorageError};
 
 use super::{Hosted, ReplicaManager};
@@ -198,7 +198,8 @@ impl ReplicaManager {
         let partition = match hosted {
             // Nothing is built anew while the directory may come back with all that is in it.
             Some(Hosted::Online(partition))
-                if partition.is_failed() && !(self.is_expendable(record) && self.is_directory_online(tp)) =>
+                if partition.is_failed()
+                    && !(is_expendable(record, self.shared.broker) && self.is_directory_online(tp)) =>
             {
                 return;
             }
@@ -249,11 +250,6 @@ impl ReplicaManager {
         }
     }
 
-    /// Whether nobody counts on this broker's replica: another leads, and this one is not in sync.
-    fn is_expendable(&self, record: &PartitionRegistration) -> bool {
-        record.leader.is_some() && !record.isr.contains(&self.shared.broker)
-    }
-
     /// Opens or creates the log. A damaged one is put aside, as evidence, and built anew from the
     /// leader once nobody counts on it any more.
     async fn open(
@@ -267,8 +263,7 @@ impl ReplicaManager {
         let logs = Arc::clone(&self.shared.logs);
         let hints = self.hints.clone();
         let name = topic.name.clone();
-        let expendable = self.is_expendable(record);
-        let is_awaited = !expendable || record.elr.contains(&self.shared.broker);
+        let expendable = is_expendable(record, self.shared.broker);
         let home = record.directory_of(self.shared.broker);
         let gone = |_| StorageError::Closed {
             path: self.shared.logs.first_dir().to_owned(),
@@ -285,7 +280,7 @@ impl ReplicaManager {
             if failed {
                 logs.mark_stray(tp)?;
             }
-            if !is_awaited && logs.directory_of(tp).is_none() {
+            if expendable && logs.directory_of(tp).is_none() {
                 // A future log alone may be the replica, whole, or not even half of it, where its current log
                 // went with its disk. Nobody counts on it: the leader's is surely whole.
                 logs.cancel_move(tp)?;
@@ -317,6 +312,16 @@ impl ReplicaManager {
             remembered,
         ))
     }
+}
+
+/// Whether nobody counts on this broker's replica: another leads, and this one is neither in sync nor eligible.
+/// Whoever is in the ELR may be elected as soon as the leader dies (KIP-966): built anew, and empty still, it would
+/// take every acknowledged record with it. The controller strikes out a replica that is reported as failed; then
+/// it may begin anew.
+fn is_expendable(record: &PartitionRegistration, broker: BrokerId) -> bool {
+    record.leader.is_some_and(|leader| leader != broker)
+        && !record.isr.contains(&broker)
+        && !record.elr.contains(&broker)
 }
 
 /// The storage part of a topic's settings.
@@ -353,5 +358,41 @@ fn cleaner_config(settings: CleanerSettings) -> CleanerConfig {
         io_buffer_bytes: settings.io_buffer_bytes,
         max_bytes_per_second: settings.max_bytes_per_second,
         backoff: settings.backoff,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use protocol::{LeaderEpoch, PartitionEpoch};
+
+    use super::*;
+
+    const ME: BrokerId = BrokerId(1);
+    const OTHER: BrokerId = BrokerId(2);
+
+    fn expendable(leader: Option<BrokerId>, isr: &[BrokerId], elr: &[BrokerId]) -> bool {
+        let record = PartitionRegistration {
+            replicas: vec![ME, OTHER],
+            directories: vec![DirectoryId::ZERO; 2],
+            isr: isr.to_vec(),
+            elr: elr.to_vec(),
+            leader,
+            leader_epoch: LeaderEpoch(1),
+            partition_epoch: PartitionEpoch(1),
+            adding: Vec::new(),
+            removing: Vec::new(),
+        };
+        is_expendable(&record, ME)
+    }
+
+    #[test]
+    fn a_replica_that_may_be_elected_is_not_thrown_away() {
+        assert!(!expendable(Some(OTHER), &[OTHER, ME], &[]), "in sync");
+        assert!(!expendable(Some(OTHER), &[OTHER], &[ME]), "eligible when the leader dies");
+        assert!(!expendable(None, &[], &[ME]), "the last that has everything");
+        assert!(!expendable(None, &[], &[OTHER]), "nobody has it to copy from");
+        assert!(!expendable(None, &[], &[]), "it may be elected uncleanly");
+        assert!(!expendable(Some(ME), &[ME], &[]));
+        assert!(expendable(Some(OTHER), &[OTHER], &[]));
     }
 }
