@@ -10,6 +10,9 @@
 //! One file per log directory holds an offset for each of its partitions, by topic *name*: whoever
 //! deletes a topic rewrites the file before another topic may take the name. The format has no
 //! checksum, so reading is strict: a file that is not whole and exact is an error, never a guess.
+//!
+//! A file of Ottla's own in the same format, [`TOPIC_IDS`], says whose the names were: a partition that has
+//! vanished cannot say it itself.
 
 use std::{
     collections::BTreeMap,
@@ -19,7 +22,7 @@ use std::{
     str::FromStr,
 };
 
-use protocol::{Offset, PartitionIndex, TopicName};
+use protocol::{Offset, PartitionIndex, TopicId, TopicName};
 
 use crate::durable_file::{read_if_present, write_atomically};
 
@@ -29,6 +32,8 @@ pub const RECOVERY_POINTS: &str = "recovery-point-offset-checkpoint";
 pub const LOG_START_OFFSETS: &str = "log-start-offset-checkpoint";
 /// Where the dirty part of a compacted log begins.
 pub const CLEANER_OFFSETS: &str = "cleaner-offset-checkpoint";
+/// The topic ids of the partitions that the other files name.
+pub const TOPIC_IDS: &str = "topic-id-checkpoint";
 
 /// The only version of the format, as in Kafka.
 const VERSION: &str = "0";
@@ -38,6 +43,9 @@ pub type PartitionName = (TopicName, PartitionIndex);
 
 /// The entries of a checkpoint file.
 pub type OffsetsByPartition = BTreeMap<PartitionName, Offset>;
+
+/// The entries of [`TOPIC_IDS`].
+pub type TopicIdsByPartition = BTreeMap<PartitionName, TopicId>;
 
 /// Why a checkpoint file could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -114,6 +122,23 @@ fn parse_field<T: FromStr>(field: Option<&str>) -> Option<T> {
 
 /// Reads a file of offsets by partition; `None` when there is no such file.
 pub fn read_offsets(path: &Path) -> Result<Option<OffsetsByPartition>, CheckpointError> {
+    read_by_partition(path, |text| {
+        let offset: i64 = text.parse().ok()?;
+        (offset >= 0).then_some(Offset(offset))
+    })
+}
+
+/// Reads a file of topic ids by partition; `None` when there is no such file.
+pub fn read_topic_ids(path: &Path) -> Result<Option<TopicIdsByPartition>, CheckpointError> {
+    read_by_partition(path, |text| {
+        text.parse().ok().filter(|id: &TopicId| !id.is_zero())
+    })
+}
+
+fn read_by_partition<T>(
+    path: &Path,
+    value: impl Fn(&str) -> Option<T>,
+) -> Result<Option<BTreeMap<PartitionName, T>>, CheckpointError> {
     let bytes = read_if_present(path).map_err(|source| CheckpointError::Io {
         path: path.to_owned(),
         source,
@@ -129,15 +154,15 @@ pub fn read_offsets(path: &Path) -> Result<Option<OffsetsByPartition>, Checkpoin
         let mut fields = line.split_ascii_whitespace();
         let topic = TopicName::new(fields.next()?).ok()?;
         let partition: i32 = parse_field(fields.next())?;
-        let offset: i64 = parse_field(fields.next())?;
-        let sane = partition >= 0 && offset >= 0 && fields.next().is_none();
-        sane.then_some(((topic, PartitionIndex(partition)), Offset(offset)))
+        let value = value(fields.next()?)?;
+        let sane = partition >= 0 && fields.next().is_none();
+        sane.then_some(((topic, PartitionIndex(partition)), value))
     };
     let entries = decode_lines(path, text, parse)?;
     let count = entries.len();
-    let offsets: OffsetsByPartition = entries.into_iter().collect();
-    if offsets.len() == count {
-        Ok(Some(offsets))
+    let by_partition: BTreeMap<PartitionName, T> = entries.into_iter().collect();
+    if by_partition.len() == count {
+        Ok(Some(by_partition))
     } else {
         // A partition named twice: one of the two lines is wrong, and nothing says which.
         Err(CheckpointError::Malformed {
@@ -147,11 +172,11 @@ pub fn read_offsets(path: &Path) -> Result<Option<OffsetsByPartition>, Checkpoin
     }
 }
 
-/// Replaces a file of offsets by partition, durably.
-pub fn write_offsets(path: &Path, offsets: &OffsetsByPartition) -> io::Result<()> {
-    let lines = offsets
+/// Replaces a file of offsets, or of topic ids, by partition, durably.
+pub fn write_by_partition<T: Display>(path: &Path, entries: &BTreeMap<PartitionName, T>) -> io::Result<()> {
+    let lines = entries
         .iter()
-        .map(|((topic, partition), offset)| format!("{topic} {partition} {offset}"));
+        .map(|((topic, partition), value)| format!("{topic} {partition} {value}"));
     write_atomically(path, encode_lines(lines).as_bytes())
 }
 
@@ -176,7 +201,7 @@ mod tests {
         let path = dir.path().join(RECOVERY_POINTS);
         assert!(read_offsets(&path).expect("absent is no error").is_none());
         let offsets = BTreeMap::from([(name("b", 0), Offset(7)), (name("a.x", 12), Offset(1500))]);
-        write_offsets(&path, &offsets).expect("write");
+        write_by_partition(&path, &offsets).expect("write");
         assert_eq!(
             fs::read_to_string(&path).expect("read"),
             "0\n2\na.x 12 1500\nb 0 7\n"
@@ -214,6 +239,22 @@ mod tests {
         }
     }
 
+    #[test]
+    fn topic_ids_are_told_by_partition() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let path = dir.path().join(TOPIC_IDS);
+        let ids = BTreeMap::from([
+            (name("a", 0), TopicId::random()),
+            (name("a", 1), TopicId::random()),
+        ]);
+        write_by_partition(&path, &ids).expect("write");
+        assert_eq!(read_topic_ids(&path).expect("read"), Some(ids));
+        for line in ["a 0 1", "a 0", "a 0 AAAAAAAAAAAAAAAAAAAAAA"] {
+            fs::write(&path, format!("0\n1\n{line}\n")).expect("write");
+            assert!(read_topic_ids(&path).is_err(), "{line}");
+        }
+    }
+
     proptest! {
         #[test]
         fn offsets_round_trip(entries in proptest::collection::btree_map(
@@ -223,7 +264,7 @@ mod tests {
             let path = dir.path().join(LOG_START_OFFSETS);
             let offsets: OffsetsByPartition =
                 entries.into_iter().map(|((topic, partition), o)| (name(&topic, partition), Offset(o))).collect();
-            write_offsets(&path, &offsets).expect("write");
+            write_by_partition(&path, &offsets).expect("write");
             prop_assert_eq!(read_offsets(&path).expect("read"), Some(offsets));
         }
     }

@@ -304,9 +304,9 @@ impl LogManager {
 
     fn offsets_of(&self, directory: usize) -> CheckpointedOffsets {
         let mut offsets = CheckpointedOffsets::default();
-        for (_, hosted) in self.replicas.read().open_logs() {
+        for (partition, hosted) in self.replicas.read().open_logs() {
             if hosted.directory == directory {
-                offsets.insert(&hosted.name, offsets_of(&hosted.log));
+                offsets.insert(&hosted.name, offsets_of(partition, &hosted.log));
             }
         }
         offsets

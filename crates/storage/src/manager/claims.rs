@@ -210,7 +210,7 @@ impl LogManager {
         let Claim::Open(Hosted { log, name, directory }) = claim else {
             return;
         };
-        self.directories[*directory].keep_offline(name, offsets_of(log));
+        self.directories[*directory].keep_offline(name, offsets_of(partition, log));
         if let Err(error) = log.close(true) {
             tracing::debug!(%partition, %error, "a log that is not used did not close");
         }
@@ -218,9 +218,10 @@ impl LogManager {
 }
 
 /// What the checkpoint files are to say of an open log.
-pub(super) fn offsets_of(log: &Log) -> PartitionOffsets {
+pub(super) fn offsets_of(partition: TopicPartition, log: &Log) -> PartitionOffsets {
     let start = log.log_start_offset();
     PartitionOffsets {
+        topic_id: Some(partition.topic_id),
         recovery_point: Some(log.recovery_point()),
         log_start: Some(start).filter(|&start| start > Offset::ZERO),
         first_dirty: log.first_dirty_offset(),

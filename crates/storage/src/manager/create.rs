@@ -89,13 +89,23 @@ impl LogManager {
     }
 
     /// Fails a replica whose log was in the directory where the metadata has it, and is there no more: an empty
-    /// one in its place would count for as much. It is offline until it is deleted or marked stray.
+    /// one in its place would count for as much. It is offline until it is deleted or marked stray. What is known
+    /// to have been another topic's is missed no longer: that topic is gone with its name.
     fn refuse_what_vanished(
         &self,
         partition: TopicPartition,
         name: &PartitionName,
         home: Option<DirectoryId>,
     ) -> Result<(), StorageError> {
+        for directory in &self.directories {
+            if directory.misses_another(name, partition.topic_id) {
+                tracing::info!(
+                    dir = %directory.partition_dir(name).display(),
+                    "what is gone from here belonged to another topic of the same name"
+                );
+                directory.give_up(name);
+            }
+        }
         let home = home.filter(|id| !id.is_zero());
         let misses = |directory: &DataDirectory| {
             !directory.is_offline() && home.is_none_or(|id| id == directory.id()) && directory.misses(name)

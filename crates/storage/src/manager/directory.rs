@@ -1,7 +1,8 @@
-//! One log directory: its lock, its identity, its health, and its three checkpoint files.
+//! One log directory: its lock, its identity, its health, and its checkpoint files.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
+    fmt::Display,
     fs::{self, File},
     io,
     os::unix::fs::MetadataExt,
@@ -10,7 +11,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use protocol::{BrokerId, ClusterId, DirectoryId, Offset};
+use protocol::{BrokerId, ClusterId, DirectoryId, Offset, TopicId};
 use rustix::fs::{Access, FlockOperation, access, flock};
 
 use super::{
@@ -19,8 +20,8 @@ use super::{
 };
 use crate::{
     checkpoint::{
-        CLEANER_OFFSETS, LOG_START_OFFSETS, OffsetsByPartition, PartitionName, RECOVERY_POINTS, read_offsets,
-        write_offsets,
+        CLEANER_OFFSETS, CheckpointError, LOG_START_OFFSETS, OffsetsByPartition, PartitionName,
+        RECOVERY_POINTS, TOPIC_IDS, TopicIdsByPartition, read_offsets, read_topic_ids, write_by_partition,
     },
     clean_shutdown::{CleanShutdown, read_last_boot, same_boot, take_marker, write_last_boot},
     disk,
@@ -70,18 +71,21 @@ pub(super) struct CheckpointedOffsets {
     pub(super) log_starts: OffsetsByPartition,
     /// Where the dirty part of compacted logs begins.
     pub(super) first_dirty: OffsetsByPartition,
+    /// Whose the offsets are, where it is known: an earlier version did not note it.
+    pub(super) topic_ids: TopicIdsByPartition,
 }
 
 /// What the checkpoint files say of one partition.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct PartitionOffsets {
+    pub(super) topic_id: Option<TopicId>,
     pub(super) recovery_point: Option<Offset>,
     pub(super) log_start: Option<Offset>,
     pub(super) first_dirty: Option<Offset>,
 }
 
 impl CheckpointedOffsets {
-    /// Every partition that one of the files names.
+    /// Every partition that one of the files names an offset of.
     pub(super) fn names(&self) -> impl Iterator<Item = &PartitionName> {
         let files = [&self.recovery_points, &self.log_starts, &self.first_dirty];
         files.into_iter().flat_map(OffsetsByPartition::keys)
@@ -90,6 +94,7 @@ impl CheckpointedOffsets {
     /// What is said of one partition.
     pub(super) fn of(&self, name: &PartitionName) -> PartitionOffsets {
         PartitionOffsets {
+            topic_id: self.topic_ids.get(name).copied(),
             recovery_point: self.recovery_points.get(name).copied(),
             log_start: self.log_starts.get(name).copied(),
             first_dirty: self.first_dirty.get(name).copied(),
@@ -107,6 +112,9 @@ impl CheckpointedOffsets {
                 file.insert(name.clone(), offset);
             }
         }
+        if let Some(topic_id) = offsets.topic_id {
+            self.topic_ids.insert(name.clone(), topic_id);
+        }
     }
 
     fn remove(&mut self, name: &PartitionName) {
@@ -117,12 +125,14 @@ impl CheckpointedOffsets {
         ] {
             file.remove(name);
         }
+        self.topic_ids.remove(name);
     }
 
     fn extend(&mut self, other: Self) {
         self.recovery_points.extend(other.recovery_points);
         self.log_starts.extend(other.log_starts);
         self.first_dirty.extend(other.first_dirty);
+        self.topic_ids.extend(other.topic_ids);
     }
 }
 
@@ -305,18 +315,14 @@ impl DataDirectory {
 
     /// Reads the checkpoint files. One that cannot be read says nothing: recovery then looks at more
     /// than it would have to, log starts fall back to where the first segment begins, and a compacted
-    /// log is dirty from there on.
+    /// log is dirty from there on; what has vanished may be anybody's.
     pub(super) fn read_checkpoints(&self) -> CheckpointedOffsets {
-        let read = |file| {
-            read_offsets(&self.path.join(file)).unwrap_or_else(|error| {
-                tracing::error!(%error, "checkpoint file is not usable");
-                None
-            })
-        };
+        let offsets = |file| usable(read_offsets(&self.path.join(file)));
         CheckpointedOffsets {
-            recovery_points: read(RECOVERY_POINTS).unwrap_or_default(),
-            log_starts: read(LOG_START_OFFSETS).unwrap_or_default(),
-            first_dirty: read(CLEANER_OFFSETS).unwrap_or_default(),
+            recovery_points: offsets(RECOVERY_POINTS),
+            log_starts: offsets(LOG_START_OFFSETS),
+            first_dirty: offsets(CLEANER_OFFSETS),
+            topic_ids: usable(read_topic_ids(&self.path.join(TOPIC_IDS))),
         }
     }
 
@@ -351,9 +357,16 @@ impl DataDirectory {
         checkpoints.vanished.insert(name.clone());
     }
 
-    /// Whether the partition was here and has vanished.
+    /// Whether a partition of this name was here and has vanished.
     pub(super) fn misses(&self, name: &PartitionName) -> bool {
         self.checkpoints.lock().vanished.contains(name)
+    }
+
+    /// Whether what has vanished under the name is known to have been another topic's.
+    pub(super) fn misses_another(&self, name: &PartitionName, topic_id: TopicId) -> bool {
+        let checkpoints = self.checkpoints.lock();
+        let known = checkpoints.offline.topic_ids.get(name);
+        checkpoints.vanished.contains(name) && known.is_some_and(|&known| known != topic_id)
     }
 
     /// The partitions that have vanished.
@@ -389,6 +402,10 @@ impl DataDirectory {
             .take()
             .filter(|_| checkpoints.given_up.is_empty());
         let written = written.as_ref();
+        // Before the others: an offset must never be taken for another topic's.
+        if written.is_none_or(|w| w.topic_ids != next.topic_ids) {
+            self.write_checkpoint(TOPIC_IDS, &next.topic_ids)?;
+        }
         if written.is_none_or(|w| w.log_starts != next.log_starts) {
             self.write_checkpoint(LOG_START_OFFSETS, &next.log_starts)?;
         }
@@ -403,15 +420,28 @@ impl DataDirectory {
         Ok(())
     }
 
-    fn write_checkpoint(&self, file: &str, offsets: &OffsetsByPartition) -> Result<(), StorageError> {
+    fn write_checkpoint<T: Display>(
+        &self,
+        file: &str,
+        entries: &BTreeMap<PartitionName, T>,
+    ) -> Result<(), StorageError> {
         let path = self.path.join(file);
-        write_offsets(&path, offsets).map_err(StorageError::io("write", &path))
+        write_by_partition(&path, entries).map_err(StorageError::io("write", &path))
     }
 
     /// Makes renames and creations of partition directories durable.
     pub(super) fn sync(&self) -> Result<(), StorageError> {
         disk::sync_dir(&self.path)
     }
+}
+
+/// What a checkpoint file says; nothing where it cannot be read.
+fn usable<T: Default>(read: Result<Option<T>, CheckpointError>) -> T {
+    let read = read.unwrap_or_else(|error| {
+        tracing::error!(%error, "checkpoint file is not usable");
+        None
+    });
+    read.unwrap_or_default()
 }
 
 fn acquire_lock(dir: &Path) -> Result<File, OpenError> {

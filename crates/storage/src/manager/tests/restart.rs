@@ -360,7 +360,7 @@ fn no_log_is_made_after_the_end() {
 fn exhaust(manager: &LogManager, partition: TopicPartition) {
     let mut replicas = manager.replicas.write();
     let Hosted { name, directory, log } = replicas.hosted.remove(&partition).expect("open");
-    manager.directories[directory].keep_offline(&name, offsets_of(&log));
+    manager.directories[directory].keep_offline(&name, offsets_of(partition, &log));
     let offline = Offline {
         dir: log.dir(),
         name,
@@ -456,6 +456,52 @@ fn a_partition_that_has_vanished_is_not_replaced_by_an_empty_one_while_it_counts
         drop(manager);
         let (manager, report) = open(dir.path());
         assert!(report.failed.is_empty() && manager.get(partition).is_some());
+    }
+}
+
+#[test]
+fn a_partition_that_has_vanished_does_not_hold_up_another_topic_of_its_name() {
+    for (remains, known) in [(false, true), (true, true), (false, false)] {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let (manager, _) = open(dir.path());
+        let log = create(&manager, partition(0), "orders");
+        for value in ["one", "two", "three"] {
+            append(&log, value);
+        }
+        log.advance_log_start(Offset(2)).expect("within the log");
+        log.flush().expect("flush");
+        manager.close(Some(BrokerEpoch(7)));
+        drop((log, manager));
+        fs::rename(dir.path().join("orders-0"), dir.path().join("#123")).expect("rename");
+        if remains {
+            fs::create_dir(dir.path().join("orders-0")).expect("mkdir");
+        }
+        if !known {
+            // As an earlier version leaves it.
+            fs::remove_file(dir.path().join(checkpoint::TOPIC_IDS)).expect("remove");
+        }
+
+        // The topic was deleted and made again meanwhile.
+        let (manager, _) = open(dir.path());
+        let again = partition(0);
+        let made = manager.create(again, &topic("orders"), None, LogConfig::default());
+        if !known {
+            assert!(matches!(made, Err(StorageError::Failed { .. })), "{made:?}");
+            continue;
+        }
+        let log = made.expect("nothing of it was ever here");
+        assert_eq!(log.log_end_offset(), Offset::ZERO);
+        append(&log, "four");
+        log.flush().expect("flush");
+        drop((log, manager));
+        let (manager, report) = open(dir.path());
+        assert!(report.damaged.is_empty() && report.failed.is_empty());
+        let log = manager.get(again).expect("there");
+        assert_eq!(
+            (log.log_start_offset(), log.log_end_offset()),
+            (Offset::ZERO, Offset(1)),
+            "it has inherited no offsets"
+        );
     }
 }
 
