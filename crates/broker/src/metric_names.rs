@@ -30,7 +30,8 @@ pub const GROUP_LOAD_SECONDS: &str = "ottla_group_load_seconds";
 pub const GROUPS: &str = "ottla_groups";
 /// Members of the groups that this broker coordinates.
 pub const GROUP_MEMBERS: &str = "ottla_group_members";
-/// Generations that groups have begun.
+/// How often groups have begun to share their partitions anew, by `protocol`: generations of classic groups,
+/// target assignments of those of KIP-848 (`consumer`).
 pub const GROUP_REBALANCES: &str = "ottla_group_rebalances_total";
 /// Offsets that groups have committed.
 pub const GROUP_COMMITS: &str = "ottla_group_offset_commits_total";
@@ -87,7 +88,10 @@ pub fn describe() {
         GROUP_MEMBERS,
         "Members of the groups that this broker coordinates"
     );
-    describe_counter!(GROUP_REBALANCES, "Generations that groups have begun");
+    describe_counter!(
+        GROUP_REBALANCES,
+        "Generations of classic groups, and target assignments of consumer groups"
+    );
     describe_counter!(GROUP_COMMITS, "Offsets that groups have committed");
     describe_counter!(GROUP_RECORDS, "Records that group coordinators have written");
 }

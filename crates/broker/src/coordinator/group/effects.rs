@@ -56,6 +56,11 @@ impl<'a> Effects<'a> {
         self.outcome.records.extend(records);
     }
 
+    /// Counts a target that was computed for a group.
+    pub(super) fn count_target(&mut self) {
+        self.outcome.targets += 1;
+    }
+
     /// Answers with what a failover cannot take back.
     pub(super) fn answer_now(&mut self, token: ReplyToken, reply: GroupReply) {
         self.answer(token, reply, Barrier::Now);

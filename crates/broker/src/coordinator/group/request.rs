@@ -204,6 +204,8 @@ pub struct Outcome {
     pub events: Vec<usize>,
     /// Answers to this request and to earlier ones that waited.
     pub replies: Vec<Answer>,
+    /// How many target assignments were computed: a group of the KIP-848 protocol moves on with each.
+    pub targets: u64,
 }
 
 impl Outcome {
@@ -220,5 +222,6 @@ impl Outcome {
             .extend(later.events.iter().map(|begin| before + begin));
         self.records.extend(later.records);
         self.replies.extend(later.replies);
+        self.targets += later.targets;
     }
 }

@@ -16,6 +16,7 @@
 //! ```
 
 mod clock;
+mod counts;
 mod journal;
 mod loader;
 mod offsets_topic;

@@ -22,6 +22,7 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::clock::Clock;
+use super::counts;
 use super::journal;
 use super::loader::{self, LoadError, Loaded};
 use super::pauses::{Backoff, WritePause};
@@ -336,7 +337,7 @@ impl<'a> Round<'a> {
             let (task, now) = (&*self.task, self.clock.now());
             self.end = journal::append(&task.partition, task.epoch, now.wall_ms, outcome).await?;
             self.task.writes.end();
-            metrics::counter!(metric_names::GROUP_RECORDS).increment(outcome.records.len() as u64);
+            counts::appended(outcome);
         }
         Ok(())
     }
@@ -344,7 +345,7 @@ impl<'a> Round<'a> {
     fn answer(&mut self, answers: Vec<Answer>) {
         let give_up = Instant::now() + self.task.commit_timeout;
         for Answer { token, reply, after } in answers {
-            count(&reply);
+            counts::answered(&reply);
             match after {
                 Barrier::Now => self.send(token, Ok(reply)),
                 Barrier::Committed => self.waiting.push_back(Waiting {
@@ -416,22 +417,6 @@ impl<'a> Round<'a> {
             refuse(asker, why);
         }
         End::Failed(refused)
-    }
-}
-
-/// Counts what a reply says has happened.
-fn count(reply: &GroupReply) {
-    match reply {
-        // The leader of a new generation is the one who is told of all members.
-        GroupReply::Join(joined) if !joined.members.is_empty() && !joined.skip_assignment => {
-            metrics::counter!(metric_names::GROUP_REBALANCES).increment(1);
-        }
-        GroupReply::CommitOffsets(committed) => {
-            let partitions = committed.topics.iter().flat_map(|topic| &topic.partitions);
-            let kept = partitions.filter(|partition| partition.error_code == 0).count();
-            metrics::counter!(metric_names::GROUP_COMMITS).increment(kept as u64);
-        }
-        _ => {}
     }
 }
 

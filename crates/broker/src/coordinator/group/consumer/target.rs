@@ -118,6 +118,7 @@ impl ConsumerGroup {
         for change in changes {
             self.write(change, fx);
         }
+        fx.count_target();
         Ok(())
     }
 

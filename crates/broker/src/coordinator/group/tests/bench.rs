@@ -171,6 +171,8 @@ pub(super) struct Bench {
     /// The answers that were given, with the length of the log that they wait for.
     pub(super) answers: BTreeMap<ReplyToken, (Answer, usize)>,
     versions: BTreeMap<ReplyToken, i16>,
+    /// How many targets were computed.
+    pub(super) targets: u64,
     /// Whether after each outcome a replay of the whole log is compared with the shard.
     pub(super) replays_every_outcome: bool,
 }
@@ -195,6 +197,7 @@ impl Bench {
             view: Arc::default(),
             answers: BTreeMap::new(),
             versions: BTreeMap::new(),
+            targets: 0,
             replays_every_outcome: true,
         }
     }
@@ -202,6 +205,7 @@ impl Bench {
     fn absorb(&mut self, outcome: Outcome) {
         self.log.extend(outcome.records);
         self.batches.push(self.log.len());
+        self.targets += outcome.targets;
         for answer in outcome.replies {
             self.take(answer);
         }
