@@ -7,6 +7,9 @@ use std::{
 
 use protocol::{PartitionIndex, TopicId, TopicName};
 
+/// The racks of a partition that is nowhere in particular.
+static NOWHERE: BTreeSet<Arc<str>> = BTreeSet::new();
+
 /// One topic, as far as assigning it is concerned.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TopicView {
@@ -16,20 +19,24 @@ pub struct TopicView {
     pub name: TopicName,
     /// For each partition, by its index, the racks of the brokers that hold it, where they tell one.
     pub racks: Vec<BTreeSet<Arc<str>>>,
-    /// Says whether anything of the above has changed: the same for the same topic on every broker and
-    /// after every restart, so that it may stand in a record.
+    /// Says whether the topic or the number of its partitions has changed: the same for the same topic on
+    /// every broker and after every restart, so that it may stand in a record.
     pub metadata_hash: u64,
+    /// The same, and whether a rack has: for groups that look at racks (KIP-1101).
+    pub metadata_hash_with_racks: u64,
 }
 
 impl TopicView {
     /// A topic with a partition for each entry of `racks`.
     pub fn new(id: TopicId, name: TopicName, racks: Vec<BTreeSet<Arc<str>>>) -> Self {
-        let metadata_hash = hash(id, &name, &racks);
+        let metadata_hash = hash(id, &name, racks.iter().map(|_| &NOWHERE));
+        let metadata_hash_with_racks = hash(id, &name, racks.iter());
         Self {
             id,
             name,
             racks,
             metadata_hash,
+            metadata_hash_with_racks,
         }
     }
 
@@ -105,7 +112,7 @@ impl FromIterator<TopicView> for TopicsView {
 
 /// FNV-1a over everything, each text closed by a byte that none contains. Not the standard library's
 /// hasher: that may become another one with another compiler, and every group would rebalance.
-fn hash(id: TopicId, name: &TopicName, racks: &[BTreeSet<Arc<str>>]) -> u64 {
+fn hash<'r>(id: TopicId, name: &TopicName, racks: impl Iterator<Item = &'r BTreeSet<Arc<str>>>) -> u64 {
     const END_OF_TEXT: u8 = 0xff;
     const END_OF_PARTITION: u8 = 0xfe;
     let mut hash = 0xcbf2_9ce4_8422_2325_u64;
@@ -185,9 +192,17 @@ mod tests {
             topic(1, "b", &[&["rs"]]),
             topic(2, "a", &[&["rs"]]),
         ];
-        let hashes: BTreeSet<u64> = variants.iter().map(|topic| topic.metadata_hash).collect();
-        assert_eq!(hashes.len(), variants.len());
+        let hashes = variants.iter().map(|topic| topic.metadata_hash_with_racks);
+        assert_eq!(hashes.collect::<BTreeSet<u64>>().len(), variants.len());
+        let with_racks = topic(1, "a", &[&[], &["r"]]);
+        assert_eq!(with_racks.metadata_hash, topic(1, "a", &[&[], &[]]).metadata_hash);
+        let without_racks: BTreeSet<u64> = variants.iter().map(|topic| topic.metadata_hash).collect();
+        assert_eq!(
+            without_racks.len(),
+            5,
+            "identities, names and numbers of partitions"
+        );
         // It stands in records: it must be the same in every build.
-        assert_eq!(topic(1, "a", &[&[], &["r"]]).metadata_hash, 0x8dc4_0612_8565_716b);
+        assert_eq!(with_racks.metadata_hash_with_racks, 0x8dc4_0612_8565_716b);
     }
 }

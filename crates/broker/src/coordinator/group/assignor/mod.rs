@@ -5,11 +5,13 @@
 //! exactly one subscriber. How members get there without two of them owning a partition at a time is not
 //! its business.
 //!
-//! As in Kafka 4.x, neither `uniform` nor `range` looks at racks: Kafka hands them to whatever assignor is
-//! configured, and those that come with it leave them alone. That a topic's racks change makes a group
-//! assign again all the same, for the same reason.
+//! Both prefer partitions with a replica in the member's rack, where that makes nobody's share larger or
+//! smaller ([`racks`]). (Kafka's `uniform` did so in 3.7, its `range` never; 4.x has racks for assignors of
+//! one's own.)
 
+mod exchange;
 mod homogeneous;
+mod racks;
 mod range;
 #[cfg(test)]
 mod tests;
@@ -27,6 +29,11 @@ use super::{
 /// Partitions by their topics. A topic without partitions is not in it.
 pub type Assignment = BTreeMap<TopicId, BTreeSet<PartitionIndex>>;
 
+type TopicPartition = (TopicId, PartitionIndex);
+
+/// A member's place in the order in which an assignor looks at them.
+type Place = usize;
+
 /// One member, as far as assigning is concerned.
 #[derive(Clone, Copy, Debug)]
 pub struct MemberSpec<'a> {
@@ -34,7 +41,7 @@ pub struct MemberSpec<'a> {
     pub member: &'a MemberId,
     /// Its `group.instance.id`, if it is static.
     pub instance: Option<&'a InstanceId>,
-    /// Where it says that it stands.
+    /// Where it says that it stands (`client.rack`).
     pub rack: Option<&'a str>,
     /// What it subscribes to, patterns resolved. Topics that are not in the problem's view count for nothing.
     pub topics: &'a BTreeSet<TopicId>,

@@ -1,5 +1,7 @@
 //! What holds of every assignment, for any members, topics and earlier assignments.
 
+mod racks;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
@@ -22,6 +24,7 @@ type Assignments = BTreeMap<MemberId, Assignment>;
 struct Member {
     id: MemberId,
     instance: Option<InstanceId>,
+    rack: Option<&'static str>,
     topics: BTreeSet<TopicId>,
     assigned: Assignment,
 }
@@ -51,6 +54,7 @@ impl Group {
         let members = subscriptions.iter().enumerate().map(|(number, topics)| Member {
             id: MemberId::from(format!("m{number}")),
             instance: None,
+            rack: None,
             topics: topics.iter().map(|&number| topic(number)).collect(),
             assigned: Assignment::new(),
         });
@@ -64,7 +68,7 @@ impl Group {
         let members = self.members.iter().map(|member| MemberSpec {
             member: &member.id,
             instance: member.instance.as_ref(),
-            rack: None,
+            rack: member.rack,
             topics: &member.topics,
             assigned: &member.assigned,
         });
@@ -87,6 +91,7 @@ impl Group {
         table.keep(&members);
         table.hand_out();
         assert!(table.balance(usize::MAX));
+        table.bring_near(&members, problem.topics);
         table.into_assignments(&members)
     }
 
@@ -96,6 +101,21 @@ impl Group {
             member.assigned = assignments.get(&member.id).cloned().unwrap_or_default();
         }
         self
+    }
+
+    /// How many partitions their members lose.
+    fn lost(&self, assignments: &Assignments) -> usize {
+        let had = self
+            .members
+            .iter()
+            .flat_map(|member| member.assigned.iter().map(move |had| (&member.id, had)));
+        had.map(|(member, (topic, had))| {
+            let has = assignments[member].get(topic);
+            had.iter()
+                .filter(|partition| has.is_none_or(|has| !has.contains(partition)))
+                .count()
+        })
+        .sum()
     }
 
     /// Every partition that somebody subscribes to.
@@ -156,6 +176,7 @@ fn any_group(same: bool) -> impl Strategy<Value = Group> {
                 id: MemberId::from(format!("m{number}")),
                 // No two members have the same.
                 instance: instance.map(|any| InstanceId::from(format!("i{any}-{number}"))),
+                rack: None,
                 topics: if same { everybodys.clone() } else { own },
                 assigned,
             })
@@ -204,7 +225,8 @@ proptest! {
         for number in 0..joined {
             // Between the others in the order of the ids.
             let id = MemberId::from(format!("m0-{number}"));
-            now.members.push(Member { id, instance: None, topics: topics.clone(), assigned: Assignment::new() });
+            let (topics, assigned) = (topics.clone(), Assignment::new());
+            now.members.push(Member { id, instance: None, rack: None, topics, assigned });
         }
         let after = now.assign(AssignorKind::Uniform);
         now.check_complete(&after)?;
@@ -214,16 +236,7 @@ proptest! {
         // Beyond the larger share everything must go, and the larger share is not for everybody.
         let beyond: usize = had.iter().map(|had| had.saturating_sub(least + 1)).sum();
         let too_many = had.iter().filter(|&&had| had > least).count().saturating_sub(larger);
-        let lost: usize = now
-            .members
-            .iter()
-            .flat_map(|member| member.assigned.iter().map(move |assigned| (member, assigned)))
-            .map(|(member, (topic, had))| {
-                let has = after[&member.id].get(topic);
-                had.iter().filter(|partition| has.is_none_or(|has| !has.contains(partition))).count()
-            })
-            .sum();
-        prop_assert_eq!(lost, beyond + too_many);
+        prop_assert_eq!(now.lost(&after), beyond + too_many);
     }
 
     #[test]

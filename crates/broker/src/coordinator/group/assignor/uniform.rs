@@ -10,13 +10,21 @@
 //!
 //! Every topic's subscribers then differ by one partition at most, but for those that have none of that
 //! topic to give. Chains of moves over several topics are not looked for, as in Kafka.
+//!
+//! With racks, members then exchange partitions of topics with the same subscribers, as long as that brings
+//! more of them near. Nobody has more or fewer for it, so there is nothing to even out afterwards.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use protocol::{PartitionIndex, TopicId};
 
-use super::{Assignment, MemberSpec, Problem, homogeneous};
-use crate::coordinator::group::ids::MemberId;
+use super::{
+    Assignment, MemberSpec, Place, Problem, TopicPartition,
+    exchange::{Lot, exchange},
+    homogeneous,
+    racks::Racks,
+};
+use crate::coordinator::group::{ids::MemberId, topics::TopicsView};
 
 /// How often step 3 goes through all topics. Subscriptions that do not overlap or are equal take one pass
 /// and another that finds nothing; each further one of the others about halves what is uneven.
@@ -33,13 +41,50 @@ pub(super) fn assign(problem: &Problem<'_>) -> BTreeMap<MemberId, Assignment> {
             table.keep(&members);
             table.hand_out();
             table.balance(PASSES);
+            table.bring_near(&members, problem.topics);
             table.into_assignments(&members)
         }
     }
 }
 
-/// A member's place in the order of their ids.
-type Place = usize;
+/// Who of the members had each partition: the first of them, where several say that they did.
+pub(super) fn former_owners(members: &[MemberSpec<'_>]) -> BTreeMap<TopicPartition, Place> {
+    let mut owners = BTreeMap::new();
+    for (place, member) in members.iter().enumerate() {
+        for (&topic, partitions) in member.assigned {
+            for &partition in partitions {
+                owners.entry((topic, partition)).or_insert(place);
+            }
+        }
+    }
+    owners
+}
+
+/// Has partitions exchanged that any of their owners may have.
+pub(super) fn bring_near(
+    owned: &mut [(TopicPartition, Place)],
+    former: &BTreeMap<TopicPartition, Place>,
+    racks: &Racks<'_>,
+    topics: &TopicsView,
+) {
+    let lots = owned.iter().map(|&(partition, owner)| {
+        let (topic, index) = partition;
+        let replicas = topics
+            .topic_by_id(topic)
+            .and_then(|topic| topic.racks.get(usize::try_from(index.get()).ok()?));
+        let near = replicas.into_iter().flat_map(|replicas| racks.near(replicas));
+        Lot {
+            owner,
+            former: former.get(&partition).copied(),
+            near: near.map(|rack| (rack, 1)).collect(),
+        }
+    });
+    let mut lots: Vec<Lot> = lots.collect();
+    exchange(&mut lots, racks);
+    for ((_, owner), lot) in owned.iter_mut().zip(lots) {
+        *owner = lot.owner;
+    }
+}
 
 /// One topic that somebody subscribes to.
 struct Topic {
@@ -50,6 +95,15 @@ struct Topic {
 }
 
 impl Topic {
+    /// Its partitions with their owners, once all are handed out.
+    fn owned(&self) -> impl Iterator<Item = (TopicPartition, Place)> {
+        self.owners.iter().enumerate().map(move |(index, owner)| {
+            let owner = owner.expect("every partition was handed out");
+            // Metadata numbers partitions in 31 bits.
+            ((self.id, PartitionIndex(index as i32)), owner)
+        })
+    }
+
     /// Orders topics by partitions for each subscriber, most first, then by subscribers, fewest first.
     fn order(&self, other: &Self) -> std::cmp::Ordering {
         let cross = |one: &Self, other: &Self| one.owners.len() as u64 * other.subscribers.len() as u64;
@@ -116,7 +170,11 @@ impl Table {
     /// Step 2.
     pub(super) fn hand_out(&mut self) {
         let loads = &mut self.loads;
-        for topic in &mut self.topics {
+        for topic in self
+            .topics
+            .iter_mut()
+            .filter(|topic| topic.owners.contains(&None))
+        {
             let mut poorest: BTreeSet<(usize, Place)> = topic
                 .subscribers
                 .iter()
@@ -145,15 +203,37 @@ impl Table {
         false
     }
 
+    /// Has partitions exchanged within topics that have the same subscribers.
+    pub(super) fn bring_near(&mut self, members: &[MemberSpec<'_>], view: &TopicsView) {
+        let topics = self.topics.iter().filter_map(|topic| view.topic_by_id(topic.id));
+        let Some(racks) = Racks::of(members, topics) else {
+            return;
+        };
+        let former = former_owners(members);
+        let mut alike: BTreeMap<&[Place], Vec<usize>> = BTreeMap::new();
+        for (number, topic) in self.topics.iter().enumerate() {
+            alike.entry(&topic.subscribers).or_default().push(number);
+        }
+        let alike: Vec<Vec<usize>> = alike.into_values().collect();
+        for numbers in alike {
+            let mut owned: Vec<(TopicPartition, Place)> = numbers
+                .iter()
+                .flat_map(|&number| self.topics[number].owned())
+                .collect();
+            bring_near(&mut owned, &former, &racks, view);
+            let mut owners = owned.into_iter().map(|(_, owner)| Some(owner));
+            for number in numbers {
+                for owner in &mut self.topics[number].owners {
+                    *owner = owners.next().flatten();
+                }
+            }
+        }
+    }
+
     pub(super) fn into_assignments(self, members: &[MemberSpec<'_>]) -> BTreeMap<MemberId, Assignment> {
         let mut assignments = vec![Assignment::new(); members.len()];
-        for topic in &self.topics {
-            for (index, owner) in topic.owners.iter().enumerate() {
-                let owner = owner.expect("every partition was handed out");
-                // Metadata numbers partitions in 31 bits.
-                let partition = PartitionIndex(index as i32);
-                assignments[owner].entry(topic.id).or_default().insert(partition);
-            }
+        for ((topic, partition), owner) in self.topics.iter().flat_map(Topic::owned) {
+            assignments[owner].entry(topic).or_default().insert(partition);
         }
         let ids = members.iter().map(|member| member.member.clone());
         ids.zip(assignments).collect()

@@ -202,8 +202,10 @@ impl ConsumerGroup {
         if seat == Seat::Own && before.is_some_and(|before| **before == said) {
             return Ok(false);
         }
-        let changed =
-            before.is_none_or(|before| before.topics != said.topics || before.pattern != said.pattern);
+        // In another rack it may be given other partitions.
+        let changed = before.is_none_or(|before| {
+            before.topics != said.topics || before.pattern != said.pattern || before.rack_id != said.rack_id
+        });
         let member = ConsumerChange::Member(id.clone(), Some(Arc::new(said)));
         if !self.fits(&member, fx) {
             return Err(Refusal::too_large("What the member says of itself"));

@@ -57,6 +57,8 @@ pub(super) struct Ledger {
     members: usize,
     /// How many of them speak the classic protocol.
     classic_members: usize,
+    /// How many of them say where they stand.
+    members_in_racks: usize,
     /// Static members by their instance id.
     statics: BTreeMap<InstanceId, MemberId>,
     /// How many members hold a partition: more than one only while a log is replayed, or where another
@@ -152,16 +154,16 @@ impl Ledger {
         let Some(subscription) = &records.subscription else {
             return;
         };
-        if more {
-            self.members += 1;
-        } else {
-            self.members -= 1;
-        }
-        if subscription.classic.is_some() {
-            if more {
-                self.classic_members += 1;
-            } else {
-                self.classic_members -= 1;
+        let members = [
+            (&mut self.members, true),
+            (&mut self.classic_members, subscription.classic.is_some()),
+            (&mut self.members_in_racks, subscription.rack_id.is_some()),
+        ];
+        for (number, counts) in members {
+            match (counts, more) {
+                (true, true) => *number += 1,
+                (true, false) => *number -= 1,
+                (false, _) => {}
             }
         }
         if let Some(instance) = &subscription.instance_id {
@@ -211,6 +213,11 @@ impl Ledger {
 
     pub(super) fn classic_len(&self) -> usize {
         self.classic_members
+    }
+
+    /// Whether some member says where it stands.
+    pub(super) fn knows_racks(&self) -> bool {
+        self.members_in_racks > 0
     }
 
     /// What a member said of itself; `None` if there is no such member.

@@ -49,13 +49,19 @@ impl ConsumerGroup {
         self.write(ConsumerChange::Group(Some(group)), fx);
     }
 
-    /// Over the topics that members subscribe to, as far as they are there: the same on every broker. 0
-    /// when there is none.
+    /// Over the topics that members subscribe to, as far as they are there, and over the racks of their
+    /// replicas, if some member has a rack: the same on every broker. 0 when there is none.
     fn hash_of(&self, view: &TopicsView) -> i64 {
+        let with_racks = self.ledger.knows_racks();
         let topics = self.ledger.topics().filter_map(|name| view.topic_by_name(name));
         let hash = topics.fold(0_u64, |hash, topic| {
+            let of_topic = if with_racks {
+                topic.metadata_hash_with_racks
+            } else {
+                topic.metadata_hash
+            };
             // A multiplication and a rotation, so that the order counts and nothing cancels out.
-            (hash ^ topic.metadata_hash)
+            (hash ^ of_topic)
                 .wrapping_mul(0x9e37_79b9_7f4a_7c15)
                 .rotate_left(31)
         });
@@ -167,17 +173,26 @@ impl ConsumerGroup {
     fn targets(&self, fx: &Effects<'_>) -> BTreeMap<MemberId, Assignment> {
         static NOTHING: Assignment = Assignment::new();
         let view = &*fx.topics.view;
-        // Most groups subscribe to the same in all their members: then there is one set of topics.
+        // Most groups subscribe to the same in all their members, or to few different things: topics are
+        // looked up once for each of these.
         let mut wanted: Vec<BTreeSet<TopicId>> = Vec::new();
-        let mut last: Option<&MemberSubscription> = None;
+        let mut subscriptions: BTreeMap<(&BTreeSet<Arc<str>>, Option<&str>), usize> = BTreeMap::new();
+        let mut last: Option<(&MemberSubscription, usize)> = None;
         let mut members = Vec::with_capacity(self.members());
         for (id, said) in self.ledger.members() {
-            let same = last.is_some_and(|last| last.topics == said.topics && last.pattern == said.pattern);
-            if !same {
-                wanted.push(self.wants(said, view));
-            }
-            last = Some(said);
-            members.push((id, said, wanted.len() - 1));
+            let same = last.filter(|(last, _)| last.topics == said.topics && last.pattern == said.pattern);
+            let number = same.map_or_else(
+                || {
+                    let subscription = (&said.topics, said.pattern.as_deref());
+                    *subscriptions.entry(subscription).or_insert_with(|| {
+                        wanted.push(self.wants(said, view));
+                        wanted.len() - 1
+                    })
+                },
+                |(_, number)| number,
+            );
+            last = Some((said, number));
+            members.push((id, said, number));
         }
         let members = members.into_iter().map(|(id, said, topics)| MemberSpec {
             member: id,

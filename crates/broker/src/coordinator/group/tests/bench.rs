@@ -322,9 +322,22 @@ impl Bench {
 
     /// Topics with so many partitions each; their identities are [`topic_id`]s.
     pub(super) fn set_topics(&mut self, topics: &[(&str, usize)]) {
+        let nowhere: &[&str] = &[];
+        let topics = topics
+            .iter()
+            .map(|(name, partitions)| (*name, vec![nowhere; *partitions]));
+        self.set_topics_in_racks(&topics.collect::<Vec<_>>());
+    }
+
+    /// The same, with the racks of each partition's replicas.
+    pub(super) fn set_topics_in_racks(&mut self, topics: &[(&str, Vec<&[&str]>)]) {
         let topics = topics.iter().map(|(name, partitions)| {
-            let racks = vec![BTreeSet::new(); *partitions];
-            TopicView::new(topic_id(name), TopicName::new(name).expect("a name"), racks)
+            let racks = partitions.iter().map(|racks| {
+                let racks = racks.iter().map(|&rack| Arc::from(rack));
+                racks.collect::<BTreeSet<Arc<str>>>()
+            });
+            let name = TopicName::new(name).expect("a name");
+            TopicView::new(topic_id(name.as_str()), name, racks.collect())
         });
         self.view = Arc::new(topics.collect());
         self.shard.topics_changed(self.view.clone());

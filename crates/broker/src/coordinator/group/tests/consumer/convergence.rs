@@ -37,6 +37,8 @@ enum Step {
     Commit(usize),
     /// A topic has so many partitions from now on (never fewer).
     Grow(usize),
+    /// Every partition is in another rack from now on.
+    Relocate,
     /// Everything appended so far is committed, and answers that waited are delivered.
     Replicate,
     Pass(u64),
@@ -55,6 +57,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (client.clone(), 0..SUBSCRIPTIONS.len()).prop_map(|(n, to)| Step::Resubscribe(n, to)),
         2 => client.prop_map(Step::Commit),
         1 => (0..8usize).prop_map(Step::Grow),
+        1 => Just(Step::Relocate),
         8 => Just(Step::Replicate),
         4 => prop_oneof![1..4_000u64, 1..50_000u64].prop_map(Step::Pass),
         1 => (0..4usize).prop_map(Step::FailOver),
@@ -99,6 +102,14 @@ impl Kind {
             Self::Consumer | Self::Pattern | Self::Classic => None,
         }
     }
+
+    fn rack(self) -> Option<&'static str> {
+        match self {
+            Self::Consumer => Some("a"),
+            Self::StaticConsumer => Some("b"),
+            Self::Pattern | Self::Classic | Self::StaticClassic => None,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -137,6 +148,8 @@ struct World {
     bench: Bench,
     clients: Vec<Client>,
     partitions: BTreeMap<&'static str, usize>,
+    /// Whether the partitions are not in the racks where they were in the beginning.
+    relocated: bool,
     asked: HashMap<ReplyToken, usize>,
     /// How much of the log is committed.
     committed: usize,
@@ -153,6 +166,7 @@ impl World {
             bench: Bench::new(),
             clients: vec![Client::default(); CLIENTS],
             partitions: [("t", 4), ("u", 2)].into(),
+            relocated: false,
             asked: HashMap::new(),
             committed: 0,
             delivered: BTreeSet::new(),
@@ -165,12 +179,16 @@ impl World {
     }
 
     fn announce(&mut self) {
-        let topics: Vec<_> = self
-            .partitions
-            .iter()
-            .map(|(name, count)| (*name, *count))
-            .collect();
-        self.bench.set_topics(&topics);
+        let racks: [&[&str]; 2] = if self.relocated {
+            [&["b"], &["a"]]
+        } else {
+            [&["a"], &["b"]]
+        };
+        let topics = self.partitions.iter().map(|(name, count)| {
+            let racks = racks.iter().copied().cycle().take(*count);
+            (*name, racks.collect())
+        });
+        self.bench.set_topics_in_racks(&topics.collect::<Vec<_>>());
     }
 
     fn ask(&mut self, client: usize, token: ReplyToken) {
@@ -198,7 +216,9 @@ impl World {
             };
         }
         if full {
-            body = body.with_rebalance_timeout_ms(30_000);
+            body = body
+                .with_rebalance_timeout_ms(30_000)
+                .with_rack_id(KINDS[n].rack().map(text));
         }
         if full || reports {
             body = owning(body, &me.owns);
@@ -310,6 +330,10 @@ impl World {
                 let topic = if by % 2 == 0 { "t" } else { "u" };
                 let count = self.partitions.get_mut(topic).expect("known");
                 *count = (*count).max(by);
+                self.announce();
+            }
+            Step::Relocate => {
+                self.relocated = !self.relocated;
                 self.announce();
             }
             Step::Replicate => self.committed = self.bench.log.len(),

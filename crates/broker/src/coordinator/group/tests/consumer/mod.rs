@@ -6,6 +6,7 @@ mod heartbeat;
 mod migration;
 mod offsets;
 mod patterns;
+mod racks;
 mod static_members;
 
 use std::collections::BTreeMap;
