@@ -45,6 +45,7 @@ START = 1_700_000_000_000
 NOBODY = uuid.UUID(int=0xDEAD)
 TOPIC, BROKER, GROUP, LOGGER = 2, 4, 32, 8
 SET, DELETE, APPEND, SUBTRACT = 0, 1, 2, 3
+RATE_OF_MOVES = "replica.alter.log.dirs.io.max.bytes.per.second"
 
 
 class Side:
@@ -523,6 +524,10 @@ def cases():
         ("a read-only key of all brokers", BROKER, "", ("node.id", SET, "3")),
         ("an unknown key of a broker", BROKER, "1", ("nope", SET, "3")),
         ("a topic's key of a broker", BROKER, "1", ("retention.ms", SET, "3000")),
+        ("the rate of moves", BROKER, "1", (RATE_OF_MOVES, SET, "1000000")),
+        ("the rate of moves of all brokers", BROKER, "", (RATE_OF_MOVES, SET, "0")),
+        ("no rate of moves", BROKER, "1", (RATE_OF_MOVES, SET, "-1")),
+        ("a fraction as the rate of moves", BROKER, "1", (RATE_OF_MOVES, SET, "0.5")),
         ("an unknown type", 77, "x", ("retention.ms", SET, "1")),
         ("nothing", TOPIC, "configured"),
     ]:
@@ -571,6 +576,19 @@ def cases():
         return answer
 
     yield "a topic under brokers' dynamic settings", cluster_default
+
+    def rate_of_moves(side):
+        asked = describe_configs((BROKER, "1", [RATE_OF_MOVES]))
+
+        def shows(answer):
+            return [config["value"] for config in answer["results"][0]["configs"]] == ["1000000"]
+
+        answer = side.ask_until(asked, shows)
+        for broker in ("1", ""):
+            side.ask(alter((BROKER, broker, [(RATE_OF_MOVES, DELETE, None)])))
+        return by_name(answer)
+
+    yield "describe the rate of moves", rate_of_moves
 
     yield "elect everything preferred", lambda s: s.ask(elect(0, None))
     yield "elect one", lambda s: s.ask(elect(0, [("t", [0, 1])]))

@@ -76,8 +76,8 @@ fn agreed_end(current: &Side<'_>, future: &Side<'_>) -> Offset {
 /// What a step has done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Progress {
-    /// Batches were taken; whether they were as many as are taken at once.
-    Copied { whole_chunk: bool },
+    /// Batches of so many bytes were taken; whether they were as many as are taken at once.
+    Copied { bytes: u64, whole_chunk: bool },
     /// The future log was cut.
     Cut,
     /// They hold the same.
@@ -141,10 +141,11 @@ pub(crate) fn take_step(current: &Log, future: &Log) -> Result<Progress, MoveErr
                 min_one_batch: true,
             })?;
             let whole_chunk = read.next_offset < upper && !read.bytes.is_empty();
+            let bytes = read.bytes.len() as u64;
             if !read.bytes.is_empty() {
                 append_following(future, from, read.bytes)?;
             }
-            Ok(Progress::Copied { whole_chunk })
+            Ok(Progress::Copied { bytes, whole_chunk })
         }
         Step::Same => Ok(Progress::Same),
     }
@@ -161,10 +162,16 @@ fn side<'a>(log: &Log, epochs: &'a LogEpochs<'_>) -> Side<'a> {
 }
 
 /// Makes the future log the same as the current one, which rests, down to its start and to an epoch that has
-/// no batch yet, and makes all of it durable. Blocks on the disk.
-pub(crate) fn settle(current: &Log, future: &Log) -> Result<(), MoveError> {
+/// no batch yet, and makes all of it durable. Returns the bytes that were copied. Blocks on the disk.
+pub(crate) fn settle(current: &Log, future: &Log) -> Result<u64, MoveError> {
     let mut steps = 0..STEPS_MAX;
-    while take_step(current, future)? != Progress::Same {
+    let mut copied = 0;
+    loop {
+        match take_step(current, future)? {
+            Progress::Same => break,
+            Progress::Copied { bytes, .. } => copied += bytes,
+            Progress::Cut => {}
+        }
         steps.next().ok_or(MoveError::Stuck)?;
     }
     let start = current.log_start_offset();
@@ -181,7 +188,7 @@ pub(crate) fn settle(current: &Log, future: &Log) -> Result<(), MoveError> {
     if durable < current.log_end_offset() {
         return Err(MoveError::Stuck);
     }
-    Ok(())
+    Ok(copied)
 }
 
 #[cfg(test)]

@@ -446,3 +446,51 @@ async fn replicas_go_with_their_directory() {
     assert_eq!(broker.partition(goes).log().log_end_offset(), Offset(2));
     broker.stop().await;
 }
+
+#[tokio::test]
+async fn a_move_keeps_to_its_rate_and_nobody_else_does() {
+    const RATE: &str = "replica.alter.log.dirs.io.max.bytes.per.second";
+    // A few chunks: the first is free, and at a byte a second the second comes after twelve days.
+    const RECORDS: usize = 12;
+    let large = "x".repeat(256 << 10);
+    let cluster = Cluster::with_brokers(&[ONE]);
+    let tp = cluster.create_topic("events", &[ONE]);
+    let broker = two_disks(&cluster, 0);
+    place(&broker, tp, 1);
+    cluster.set_broker_config(RATE, "1");
+    broker.catch_up().await;
+    let partition = broker.partition(tp);
+    for _ in 0..RECORDS {
+        append(&partition, &[large.as_str()], Acks::All).await.unwrap();
+    }
+    let copied = || broker.logs.future(tp).map(|(future, _)| future.log_end_offset());
+    let has_begun = || copied().is_some_and(|end| end > Offset(0));
+
+    // It can be called back while it waits, and images are applied.
+    assert_eq!(alter(&broker, "events", 2).await, ErrorCode::None);
+    eventually("the first chunk", has_begun).await;
+    assert_eq!(alter(&broker, "events", 1).await, ErrorCode::None);
+    assert_eq!(disk_of(&broker, tp), Some(1));
+
+    cluster.set_broker_config(RATE, "0");
+    timeout_at(soon(), broker.catch_up()).await.expect("applied");
+    assert_eq!(alter(&broker, "events", 2).await, ErrorCode::None);
+    eventually("the first chunk", has_begun).await;
+    for _ in 0..100 {
+        append(&partition, &["a value"], Acks::All).await.unwrap();
+    }
+    assert!(
+        copied().is_some_and(|end| end < Offset(RECORDS as i64)),
+        "{:?}",
+        copied()
+    );
+
+    // A rate that is raised counts at once.
+    cluster.set_broker_config(RATE, "9223372036854775807");
+    broker.catch_up().await;
+    eventually("the move", || disk_of(&broker, tp) == Some(2)).await;
+    broker.catch_up().await;
+    append(&partition, &["on"], Acks::All).await.unwrap();
+    assert_eq!(partition.log().log_end_offset(), Offset(RECORDS as i64 + 101));
+    broker.stop().await;
+}

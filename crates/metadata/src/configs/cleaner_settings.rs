@@ -3,9 +3,8 @@
 use std::time::Duration;
 
 use super::{
-    def::{ConfigError, Synonym},
-    node_table::{node_def, node_default},
-    resolve::{NodeDefaults, node_values},
+    def::ConfigError,
+    resolve::{NodeDefaults, node_setting},
 };
 use crate::ClusterImage;
 
@@ -35,13 +34,13 @@ impl CleanerSettings {
     /// What holds on the node, at this image.
     pub fn resolve(image: &ClusterImage, node: &NodeDefaults) -> Self {
         Self {
-            enabled: value(image, node, "log.cleaner.enable"),
-            threads: value(image, node, "log.cleaner.threads"),
-            dedupe_buffer_bytes: value(image, node, "log.cleaner.dedupe.buffer.size"),
-            load_factor: value(image, node, "log.cleaner.io.buffer.load.factor"),
-            io_buffer_bytes: value(image, node, "log.cleaner.io.buffer.size"),
-            max_bytes_per_second: value(image, node, "log.cleaner.io.max.bytes.per.second"),
-            backoff: Duration::from_millis(value(image, node, "log.cleaner.backoff.ms")),
+            enabled: node_setting(image, node, "log.cleaner.enable"),
+            threads: node_setting(image, node, "log.cleaner.threads"),
+            dedupe_buffer_bytes: node_setting(image, node, "log.cleaner.dedupe.buffer.size"),
+            load_factor: node_setting(image, node, "log.cleaner.io.buffer.load.factor"),
+            io_buffer_bytes: node_setting(image, node, "log.cleaner.io.buffer.size"),
+            max_bytes_per_second: node_setting(image, node, "log.cleaner.io.max.bytes.per.second"),
+            backoff: Duration::from_millis(node_setting(image, node, "log.cleaner.backoff.ms")),
         }
     }
 
@@ -58,20 +57,6 @@ impl CleanerSettings {
             self.dedupe_buffer_bytes, self.threads
         )))
     }
-}
-
-/// The nearest value of a node's key that fits it.
-fn value<T: std::str::FromStr>(image: &ClusterImage, node: &NodeDefaults, key: &'static str) -> T {
-    let def = node_def(key).expect("a key that is looked up is in the table");
-    let set = node_values(image, Synonym::of(key), node)
-        .map(|found| found.value)
-        .filter(|value| def.check(value).is_ok())
-        .find_map(|value| value.trim().to_ascii_lowercase().parse().ok());
-    set.unwrap_or_else(|| {
-        node_default(key)
-            .and_then(|value| value.parse().ok())
-            .expect("the built-in default is of the key's type")
-    })
 }
 
 #[cfg(test)]

@@ -17,6 +17,7 @@ mod describe;
 mod group_table;
 mod group_times;
 mod markdown;
+mod move_rate;
 mod node_table;
 mod resolve;
 mod topic_settings;
@@ -31,6 +32,7 @@ pub use describe::{ConfigSynonym, DescribedConfig, describe, effective_value};
 pub use group_table::GROUP_CONFIGS;
 pub use group_times::GroupTimes;
 pub use markdown::to_markdown;
+pub use move_rate::move_bytes_per_second;
 pub use node_table::{NODE_CONFIGS, node_default};
 pub use resolve::{ConfigSource, NodeDefaults};
 pub use topic_settings::{

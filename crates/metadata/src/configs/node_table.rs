@@ -642,6 +642,15 @@ pub static NODE_CONFIGS: &[ConfigDef] = &[
         Valid::OneOf(&["broker", "controller"]),
         "What the node is: broker, controller or both. Required.",
     ),
+    live(
+        "replica.alter.log.dirs.io.max.bytes.per.second",
+        ConfigKind::Long,
+        NEVER,
+        Valid::AtLeast(0),
+        "The most bytes that a broker copies in a second between its log directories, over all replicas that \
+         move; 0 all but stops them. What is left when a replica comes to rest at the end of its move, 1 MiB and \
+         what has been written meanwhile, is not held back.",
+    ),
     fixed(
         "replica.lag.time.max.ms",
         ConfigKind::Long,

@@ -1,10 +1,13 @@
 //! Which of the places where a key is set counts.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, str::FromStr};
 
 use protocol::{BrokerId, TopicName};
 
-use super::def::{ConfigDef, Synonym, list_items};
+use super::{
+    def::{ConfigDef, Synonym, list_items},
+    node_table::{node_def, node_default},
+};
 use crate::{ClusterImage, ConfigResource};
 
 /// What a node brings along: its own values, from file, environment and command line.
@@ -46,7 +49,7 @@ impl NodeDefaults {
 
     /// The static value of a node's key, or else its built-in default.
     pub fn value_or_default(&self, key: &str) -> Option<&str> {
-        self.value(key).or_else(|| super::node_default(key))
+        self.value(key).or_else(|| node_default(key))
     }
 
     /// Every static value.
@@ -149,5 +152,20 @@ pub(crate) fn node_values<'a>(
             key: synonym.key,
             value: synonym.convert(value),
         })
+    })
+}
+
+/// The nearest value of a node's key that fits it, or else its built-in default. The key must be in the table,
+/// and have a default of this type.
+pub(super) fn node_setting<T: FromStr>(image: &ClusterImage, node: &NodeDefaults, key: &'static str) -> T {
+    let def = node_def(key).expect("a key that is looked up is in the table");
+    let set = node_values(image, Synonym::of(key), node)
+        .map(|found| found.value)
+        .filter(|value| def.check(value).is_ok())
+        .find_map(|value| value.trim().to_ascii_lowercase().parse().ok());
+    set.unwrap_or_else(|| {
+        node_default(key)
+            .and_then(|value| value.parse().ok())
+            .expect("the built-in default is of the key's type")
     })
 }

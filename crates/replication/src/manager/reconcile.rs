@@ -11,7 +11,7 @@ use std::sync::Arc;
 use futures::StreamExt as _;
 use metadata::{
     ClusterImage, ConfigResource, PartitionRegistration, Topic,
-    configs::{CleanerSettings, TopicSettings},
+    configs::{CleanerSettings, TopicSettings, move_bytes_per_second},
     delta::ImageDelta,
 };
 use protocol::{BrokerEpoch, BrokerId, DirectoryId, TopicPartition};
@@ -54,6 +54,8 @@ impl ReplicaManager {
         if let Err(error) = self.shared.logs.set_cleaner_config(cleaner) {
             tracing::error!(%error, "log cleaner threads could not be started");
         }
+        self.moves
+            .set_rate(move_bytes_per_second(&newer, &self.node_defaults));
         let first = applied.epoch.is_none();
         let affected = if applied.epoch == Some(my_epoch) {
             self.affected(&ImageDelta::between(older, &newer), &newer)
@@ -388,7 +390,10 @@ mod tests {
     #[test]
     fn a_replica_that_may_be_elected_is_not_thrown_away() {
         assert!(!expendable(Some(OTHER), &[OTHER, ME], &[]), "in sync");
-        assert!(!expendable(Some(OTHER), &[OTHER], &[ME]), "eligible when the leader dies");
+        assert!(
+            !expendable(Some(OTHER), &[OTHER], &[ME]),
+            "eligible when the leader dies"
+        );
         assert!(!expendable(None, &[], &[ME]), "the last that has everything");
         assert!(!expendable(None, &[], &[OTHER]), "nobody has it to copy from");
         assert!(!expendable(None, &[], &[]), "it may be elected uncleanly");

@@ -120,6 +120,13 @@ impl Cluster {
         configs.insert(key.to_owned(), value.to_owned());
     }
 
+    /// Sets a key for every broker.
+    pub(crate) fn set_broker_config(&self, key: &str, value: &str) {
+        let mut image = self.image.lock();
+        let configs = image.configs.entry(ConfigResource::ClusterDefault).or_default();
+        configs.insert(key.to_owned(), value.to_owned());
+    }
+
     /// Changes the partition's record; the partition epoch follows by itself.
     pub(crate) fn change(&self, tp: TopicPartition, change: impl FnOnce(&mut PartitionRegistration)) {
         let mut image = self.image.lock();

@@ -1,4 +1,5 @@
-//! Bounds the disk rate of all cleaners together (`log.cleaner.io.max.bytes.per.second`).
+//! Bounds the disk rate of work that may wait: of all cleaners together (`log.cleaner.io.max.bytes.per.second`), of
+//! all replicas that move (`replica.alter.log.dirs.io.max.bytes.per.second`).
 
 use std::time::{Duration, Instant};
 
@@ -7,7 +8,7 @@ use parking_lot::Mutex;
 /// A debt of at most this long is kept for later: what a pause has left unused is not made up for.
 const BURST: Duration = Duration::from_millis(300);
 
-/// Bytes read and written, paid off at a rate. Shared by all cleaner threads.
+/// Bytes read and written, paid off at a rate. Shared by all who do the same work.
 #[derive(Debug)]
 pub struct Throttle {
     state: Mutex<State>,
@@ -31,9 +32,21 @@ impl Throttle {
         }
     }
 
-    /// Another rate from now on.
+    /// Another rate from now on. What is owed at the old one is forgiven: at a low rate it may be days.
     pub fn set_rate(&self, bytes_per_second: f64) {
-        self.state.lock().bytes_per_second = bytes_per_second;
+        let mut state = self.state.lock();
+        if state.bytes_per_second.total_cmp(&bytes_per_second).is_ne() {
+            *state = State {
+                bytes_per_second,
+                paid_at: None,
+            };
+        }
+    }
+
+    /// How long it takes until everything is paid off: for who waits before the next work, and not after it.
+    pub fn owed(&self, now: Instant) -> Duration {
+        let paid_at = self.state.lock().paid_at;
+        paid_at.map_or(Duration::ZERO, |paid| paid.saturating_duration_since(now))
     }
 
     /// Notes that `bytes` were read or written; how long to pause before the next.
@@ -77,5 +90,18 @@ mod tests {
         assert_eq!(throttle.take(u64::MAX, later), Duration::ZERO);
         throttle.set_rate(f64::MIN_POSITIVE);
         assert!(throttle.take(u64::MAX, later) > Duration::from_secs(3000));
+    }
+
+    #[test]
+    fn who_waits_before_the_work_is_told_what_is_owed_and_another_rate_forgives_it() {
+        let throttle = Throttle::new(1.0);
+        let now = Instant::now();
+        assert_eq!(throttle.owed(now), Duration::ZERO);
+        throttle.take(1 << 20, now);
+        assert!(throttle.owed(now) > Duration::from_secs(1_000_000));
+        throttle.set_rate(1.0);
+        assert!(!throttle.owed(now).is_zero(), "the same rate is no other");
+        throttle.set_rate(1e9);
+        assert_eq!(throttle.owed(now), Duration::ZERO);
     }
 }

@@ -20,11 +20,11 @@ use crate::{
 
 impl LogManager {
     /// The log of a partition, created if it is not here yet, with `config` from here on: one that was found
-    /// at the start has had no settings but defaults, and retention must never go by those. A directory of that name that belongs to
-    /// another topic is put aside as stray. A replica that did not open for want of space or descriptors
-    /// is tried again; one that is damaged stays [`StorageError::Failed`] until it is deleted or marked
-    /// stray: only then is it built anew. So is one whose log was here and has vanished, and one that lies in several
-    /// directories of which `home` is none.
+    /// at the start has had no settings but defaults, and retention must never go by those. A directory of that
+    /// name that belongs to another topic is put aside as stray. A replica that did not open for want of space or
+    /// descriptors is tried again; one that is damaged stays [`StorageError::Failed`] until it is deleted or
+    /// marked stray: only then is it built anew. So is one whose log was here and has vanished, and one that lies
+    /// in several directories of which `home` is none; where it is one of them, that one has the replica.
     ///
     /// A new log goes where [`LogManager::wish`] wants it, else into the directory `home`, where the metadata
     /// says one (KIP-858), else into the one with the fewest logs. [`StorageError::Offline`] where the

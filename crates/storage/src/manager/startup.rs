@@ -406,8 +406,8 @@ impl LogManager {
 }
 
 impl LogManager {
-    /// Up to where the current log of a partition was compacted, or the furthest of several that it may be. Tombstones below may be gone: a copy that
-    /// ends earlier would keep what they had deleted.
+    /// Up to where the current log of a partition was compacted; the furthest where it is contested. Tombstones
+    /// below may be gone: a copy that ends earlier would keep what they had deleted.
     fn compacted_to(&self, replicas: &Replicas, partition: TopicPartition) -> Option<Offset> {
         if let Some(hosted) = replicas.hosted.get(&partition) {
             return hosted.log.first_dirty_offset();
