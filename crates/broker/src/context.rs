@@ -12,6 +12,7 @@ use crate::controller_client::ControllerClient;
 use crate::coordinator::group_runtime::GroupCoordinator;
 use crate::producer_ids::ProducerIds;
 use crate::records::Validator;
+use crate::relay::Peers;
 use crate::session::ImageStore;
 
 /// The parts of a broker that request handlers use. A clone is a handle to the same broker.
@@ -33,6 +34,8 @@ pub struct BrokerContext {
     pub producer_ids: ProducerIds,
     /// Consumer groups: those of this broker, and the way to the others.
     pub groups: GroupCoordinator,
+    /// The way to the internal ports of other brokers.
+    pub(crate) peers: Peers,
     /// The epoch of the current registration; `None` before the first.
     pub broker_epoch: watch::Receiver<Option<BrokerEpoch>>,
     /// When the broker started.

@@ -184,6 +184,7 @@ impl Broker {
         );
         let context = BrokerContext {
             groups,
+            peers: Peers::new(Arc::clone(&identity), images.clone()),
             producer_ids: ProducerIds::start(config.node_id, broker_epoch.clone(), controller.clone()),
             config,
             images,
@@ -212,7 +213,6 @@ impl Broker {
             let status = status.clone();
             http::router(page.clone(), Arc::new(move || readiness(*status.borrow())), grpc)
         };
-        let peers = Peers::new(Arc::clone(&identity), context.images.clone());
         let node = Routes::new(NodeService::server(Arc::clone(&identity), locator))
             .add_service(replication_server(leaders))
             .add_service(RelayService::server(identity, context.clone()));
@@ -246,7 +246,7 @@ impl Broker {
         ));
         let records = RecordsService::new(
             context.clone(),
-            Relay::new(context.clone(), peers),
+            Relay::new(context.clone()),
             admin.clone(),
             opened.clone(),
             ports.stop_clients.clone(),

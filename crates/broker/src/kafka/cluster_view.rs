@@ -82,9 +82,10 @@ pub(crate) fn wire_ids(ids: &[BrokerId]) -> Vec<WireBrokerId> {
     ids.iter().map(|id| WireBrokerId(id.get())).collect()
 }
 
-/// The partition's leader and its epoch, as hints for a client that asked the wrong broker (KIP-951).
-pub(crate) fn leader_hint(partition: &PartitionRegistration) -> (Option<BrokerId>, LeaderEpoch) {
-    (partition.leader, partition.leader_epoch)
+/// The partition's leader and its epoch, as hints for a client that asked the wrong broker (KIP-951). There is
+/// none where nobody leads: librdkafka would count it and then read memory that it never wrote.
+pub(crate) fn leader_hint(partition: &PartitionRegistration) -> Option<(BrokerId, LeaderEpoch)> {
+    Some((partition.leader?, partition.leader_epoch))
 }
 
 /// Addresses of the brokers among `ids`, each once.
@@ -110,4 +111,29 @@ pub(crate) fn stand_in_controller(image: &ClusterImage, listener: &str, me: Brok
         .find(|node| node.id == me)
         .or_else(|| nodes.first())
         .map(|node| node.id)
+}
+
+#[cfg(test)]
+mod tests {
+    use protocol::PartitionEpoch;
+
+    use super::*;
+
+    #[test]
+    fn nobody_is_hinted_at_where_nobody_leads() {
+        let mut partition = PartitionRegistration {
+            replicas: vec![BrokerId(1), BrokerId(2)],
+            directories: Vec::new(),
+            isr: vec![BrokerId(2)],
+            elr: Vec::new(),
+            leader: Some(BrokerId(2)),
+            leader_epoch: LeaderEpoch(4),
+            partition_epoch: PartitionEpoch(9),
+            adding: Vec::new(),
+            removing: Vec::new(),
+        };
+        assert_eq!(leader_hint(&partition), Some((BrokerId(2), LeaderEpoch(4))));
+        partition.leader = None;
+        assert_eq!(leader_hint(&partition), None);
+    }
 }

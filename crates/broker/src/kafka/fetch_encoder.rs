@@ -19,7 +19,7 @@ pub(crate) struct FetchedPartition {
     /// Where the client's log parts from ours (KIP-595; sent where the client told its last epoch).
     pub(crate) diverging: Option<(LeaderEpoch, Offset)>,
     /// Who leads now, for a client that asked the wrong broker (KIP-951).
-    pub(crate) current_leader: Option<(Option<BrokerId>, LeaderEpoch)>,
+    pub(crate) current_leader: Option<(BrokerId, LeaderEpoch)>,
     pub(crate) records: Bytes,
 }
 
@@ -192,7 +192,7 @@ fn encode_partition(out: &mut Writer, version: i16, partition: FetchedPartition)
     }
     if let Some((leader, epoch)) = partition.current_leader {
         let mut body = BytesMut::new();
-        body.put_i32(leader.map_or(-1, BrokerId::get));
+        body.put_i32(leader.get());
         body.put_i32(epoch.get());
         put_unsigned_varint(&mut body, 0);
         tags.push((1, body));
@@ -218,7 +218,7 @@ mod tests {
     fn every_version_decodes_to_what_was_meant() {
         for version in 4..=17 {
             let mut partition = FetchedPartition::failed(PartitionIndex(3), ErrorCode::NotLeaderOrFollower);
-            partition.current_leader = Some((Some(BrokerId(2)), LeaderEpoch(9)));
+            partition.current_leader = Some((BrokerId(2), LeaderEpoch(9)));
             partition.diverging = Some((LeaderEpoch(1), Offset(5)));
             let mut good = FetchedPartition::failed(PartitionIndex(4), ErrorCode::None);
             good.high_watermark = Some(Offset(10));

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use kafka_protocol::messages::offset_commit_request::{
     OffsetCommitRequestPartition, OffsetCommitRequestTopic,
 };
@@ -14,7 +15,7 @@ use metadata::ClusterImage;
 use protocol::grpc::v1::relay_client::RelayClient;
 use protocol::grpc::v1::{
     CommitRequest, CommitResponse, CommitResult, CommittedOffset, CommittedRequest, CommittedResponse,
-    KafkaError, OffsetToCommit, RelayCommitRequest, RelayCommittedRequest,
+    InternalHello, KafkaError, OffsetToCommit, RelayCommitRequest, RelayCommittedRequest,
 };
 use protocol::{BrokerId, ErrorCode, LeaderEpoch, PartitionIndex, TopicName};
 use tokio::time::{Instant, sleep, timeout_at};
@@ -38,10 +39,13 @@ const MOST_BROKEN: usize = 2;
 const QUOTED_CHARS: usize = 100;
 
 /// Where a group is coordinated.
-enum Coordinator {
+pub(super) enum Coordinator {
     Here,
-    There(BrokerId, RelayClient<Channel>),
+    There(InternalHello, Box<RelayClient<Channel>>),
 }
+
+/// What a coordinator answers; the status is of a call that did not reach it.
+type Answering<'a, T> = BoxFuture<'a, Result<Result<T, KafkaError>, Status>>;
 
 impl Relay {
     /// Commits at the group's coordinator; the error is of the whole call.
@@ -51,44 +55,31 @@ impl Relay {
         deadline: Instant,
     ) -> Result<CommitResponse, KafkaError> {
         check_commit(&request)?;
-        let mut broken = BTreeSet::new();
-        loop {
-            let answer = match self.coordinator(&request.group_id).await {
-                Ok((_, Coordinator::Here)) => commit(&self.broker, &request).await,
-                Ok((hello, Coordinator::There(id, mut peer))) => {
-                    let call = peer.commit(RelayCommitRequest {
-                        hello: Some(hello),
-                        request: Some(request.clone()),
-                    });
-                    match timeout_at(deadline, call).await {
-                        Ok(Ok(reply)) => {
-                            let reply = reply.into_inner();
-                            match reply.error {
-                                Some(error) => Err(error),
-                                None => Ok(reply.response.unwrap_or_default()),
-                            }
-                        }
-                        Ok(Err(status)) => {
-                            broken.insert(id);
-                            Err(unavailable(&status))
-                        }
-                        Err(_) => Err(timed_out()),
+        let asked = &request;
+        let ask = move |coordinator: Coordinator| -> Answering<'_, CommitResponse> {
+            Box::pin(async move {
+                match coordinator {
+                    Coordinator::Here => Ok(commit(&self.broker, asked).await),
+                    Coordinator::There(hello, mut peer) => {
+                        let call = RelayCommitRequest {
+                            hello: Some(hello),
+                            request: Some(asked.clone()),
+                        };
+                        let reply = peer.commit(call).await?.into_inner();
+                        Ok(answer_of(reply.error, reply.response))
                     }
                 }
-                Err(error) => Err(error),
-            };
-            let again = match &answer {
-                Ok(response) => response
-                    .offsets
-                    .iter()
-                    .any(|result| result.error.as_ref().is_some_and(asks_again)),
-                Err(error) => asks_again(error),
-            };
-            if !again || broken.len() >= MOST_BROKEN || Instant::now() + PAUSE >= deadline {
-                return answer;
-            }
-            sleep(PAUSE).await;
-        }
+            })
+        };
+        let asks_again = |answer: &Result<CommitResponse, KafkaError>| match answer {
+            Ok(response) => response
+                .offsets
+                .iter()
+                .any(|result| result.error.as_ref().is_some_and(may_find_it)),
+            Err(error) => may_find_it(error),
+        };
+        self.at_coordinator(&request.group_id, deadline, ask, asks_again)
+            .await
     }
 
     /// Looks up at the group's coordinator; the error is of the whole call.
@@ -98,58 +89,80 @@ impl Relay {
         deadline: Instant,
     ) -> Result<CommittedResponse, KafkaError> {
         check_committed(&request)?;
-        let mut broken = BTreeSet::new();
-        loop {
-            let answer = match self.coordinator(&request.group_id).await {
-                Ok((_, Coordinator::Here)) => committed(&self.broker, &request).await,
-                Ok((hello, Coordinator::There(id, mut peer))) => {
-                    let call = peer.committed(RelayCommittedRequest {
-                        hello: Some(hello),
-                        request: Some(request.clone()),
-                    });
-                    match timeout_at(deadline, call).await {
-                        Ok(Ok(reply)) => {
-                            let reply = reply.into_inner();
-                            match reply.error {
-                                Some(error) => Err(error),
-                                None => Ok(reply.response.unwrap_or_default()),
-                            }
-                        }
-                        Ok(Err(status)) => {
-                            broken.insert(id);
-                            Err(unavailable(&status))
-                        }
-                        Err(_) => Err(timed_out()),
+        let asked = &request;
+        let ask = move |coordinator: Coordinator| -> Answering<'_, CommittedResponse> {
+            Box::pin(async move {
+                match coordinator {
+                    Coordinator::Here => Ok(committed(&self.broker, asked).await),
+                    Coordinator::There(hello, mut peer) => {
+                        let call = RelayCommittedRequest {
+                            hello: Some(hello),
+                            request: Some(asked.clone()),
+                        };
+                        let reply = peer.committed(call).await?.into_inner();
+                        Ok(answer_of(reply.error, reply.response))
                     }
                 }
+            })
+        };
+        let asks_again =
+            |answer: &Result<CommittedResponse, KafkaError>| answer.as_ref().is_err_and(may_find_it);
+        self.at_coordinator(&request.group_id, deadline, ask, asks_again)
+            .await
+    }
+
+    /// Has `ask` ask the group's coordinator, wherever it is: again and again, until `deadline`, while
+    /// `asks_again` says of the answer that another attempt may find the coordinator.
+    pub(super) async fn at_coordinator<'a, T>(
+        &self,
+        group: &str,
+        deadline: Instant,
+        ask: impl Fn(Coordinator) -> Answering<'a, T>,
+        asks_again: impl Fn(&Result<T, KafkaError>) -> bool,
+    ) -> Result<T, KafkaError> {
+        let mut broken = BTreeSet::new();
+        loop {
+            let answer = match self.coordinator(group).await {
+                Ok((id, coordinator)) => match timeout_at(deadline, ask(coordinator)).await {
+                    Ok(Ok(answer)) => answer,
+                    Ok(Err(status)) => {
+                        broken.insert(id);
+                        Err(unavailable(&status))
+                    }
+                    Err(_) => Err(timed_out()),
+                },
                 Err(error) => Err(error),
             };
-            let again = answer.as_ref().is_err_and(asks_again);
-            if !again || broken.len() >= MOST_BROKEN || Instant::now() + PAUSE >= deadline {
+            if !asks_again(&answer) || broken.len() >= MOST_BROKEN || Instant::now() + PAUSE >= deadline {
                 return answer;
             }
             sleep(PAUSE).await;
         }
     }
 
-    /// The group's coordinator, with this node's greeting for it.
-    async fn coordinator(
-        &self,
-        group: &str,
-    ) -> Result<(protocol::grpc::v1::InternalHello, Coordinator), KafkaError> {
+    /// The group's coordinator, by its id and the way to it.
+    async fn coordinator(&self, group: &str) -> Result<(BrokerId, Coordinator), KafkaError> {
         let located = self.broker.groups.locate(group).await;
         let id = located.map_err(|(code, why)| kafka_error(code, why))?;
-        let hello = self.peers.hello(id);
         if id == self.broker.config.node_id {
-            return Ok((hello, Coordinator::Here));
+            return Ok((id, Coordinator::Here));
         }
-        let peer = self.peers.client(id).map_err(|status| unavailable(&status))?;
-        Ok((hello, Coordinator::There(id, peer)))
+        let peers = &self.broker.peers;
+        let peer = peers.client(id).map_err(|status| unavailable(&status))?;
+        Ok((id, Coordinator::There(peers.hello(id), Box::new(peer))))
     }
 }
 
-/// Whether another attempt may find the coordinator. Both calls do no harm when they are made twice.
-fn asks_again(error: &KafkaError) -> bool {
+/// What another broker replied.
+fn answer_of<T: Default>(error: Option<KafkaError>, response: Option<T>) -> Result<T, KafkaError> {
+    match error {
+        Some(error) => Err(error),
+        None => Ok(response.unwrap_or_default()),
+    }
+}
+
+/// Whether another attempt may find the coordinator. No call of these does harm when it is made twice.
+pub(super) fn may_find_it(error: &KafkaError) -> bool {
     matches!(
         code_of(error),
         ErrorCode::CoordinatorLoadInProgress | ErrorCode::CoordinatorNotAvailable | ErrorCode::NotCoordinator
@@ -309,9 +322,9 @@ pub(super) async fn committed(
     Ok(CommittedResponse { offsets })
 }
 
-async fn ask(broker: &BrokerContext, request: GroupRequest) -> GroupReply {
+pub(super) async fn ask(broker: &BrokerContext, request: GroupRequest) -> GroupReply {
     let caller = Caller {
-        client_id: StrBytes::from_static_str("ottla-grpc"),
+        client_id: StrBytes::from_static_str("ottla-relay"),
         client_host: StrBytes::from_static_str("/127.0.0.1"),
         api_version: 9,
     };
@@ -365,7 +378,7 @@ fn check_group(group: &str) -> Result<(), KafkaError> {
     ))
 }
 
-fn wire_group(group: &str) -> WireGroupId {
+pub(super) fn wire_group(group: &str) -> WireGroupId {
     WireGroupId(StrBytes::from_string(group.to_owned()))
 }
 
@@ -391,7 +404,7 @@ fn refusal_of(image: &ClusterImage, offset: &OffsetToCommit) -> Option<KafkaErro
 }
 
 /// A code from the coordinator, with a sentence for people.
-fn error_of(code: i16, group: &str) -> Option<KafkaError> {
+pub(super) fn error_of(code: i16, group: &str) -> Option<KafkaError> {
     if code == 0 {
         return None;
     }

@@ -1,11 +1,12 @@
-//! Does what a gRPC client asked this broker for where it can be done: at a partition's leader, at a group's
-//! coordinator. That is this broker itself, or another one, asked over its internal port
+//! Does what a client asked this broker for where it can be done: at a partition's leader, at a group's
+//! coordinator. Of Kafka's requests that is OffsetFetch alone; for gRPC, whatever programs write, read and commit. That is this broker itself, or another one, asked over its internal port
 //! (`proto/ottla/v1/relay.proto`). The one that is asked answers by itself or refuses: calls cannot go round.
 //!
 //! One attempt each, but for groups: whoever appends or reads knows what a second attempt may do.
 
 mod groups;
 mod here;
+mod offsets;
 mod peers;
 mod service;
 mod wire;
@@ -37,7 +38,6 @@ const READ_PATIENCE: Duration = Duration::from_secs(10);
 #[derive(Clone, Debug)]
 pub(crate) struct Relay {
     broker: BrokerContext,
-    peers: Peers,
 }
 
 /// A batch that was written.
@@ -58,8 +58,8 @@ pub(crate) struct PartitionRead {
 }
 
 impl Relay {
-    pub(crate) fn new(broker: BrokerContext, peers: Peers) -> Self {
-        Self { broker, peers }
+    pub(crate) fn new(broker: BrokerContext) -> Self {
+        Self { broker }
     }
 
     /// Has `leader` append one batch, until `deadline`. NETWORK_EXCEPTION and REQUEST_TIMED_OUT: it may have
@@ -75,10 +75,14 @@ impl Relay {
         if leader == self.broker.config.node_id {
             return here::append(&self.broker, tp, batch, acks, deadline).await;
         }
-        let mut peer = self.peers.client(leader).map_err(|why| unreached(leader, &why))?;
+        let mut peer = self
+            .broker
+            .peers
+            .client(leader)
+            .map_err(|why| unreached(leader, &why))?;
         let left = deadline.saturating_duration_since(Instant::now());
         let request = RelayAppendRequest {
-            hello: Some(self.peers.hello(leader)),
+            hello: Some(self.broker.peers.hello(leader)),
             topic_id: Bytes::copy_from_slice(tp.topic_id.0.as_bytes()),
             partition: tp.partition.get(),
             batch,
@@ -106,7 +110,7 @@ impl Relay {
             return here::read(&self.broker, reads, limits).await;
         }
         let failed = |error: ErrorCode| vec![Err(error); reads.len()];
-        let Ok(mut peer) = self.peers.client(leader) else {
+        let Ok(mut peer) = self.broker.peers.client(leader) else {
             return failed(ErrorCode::NetworkException);
         };
         let now = Instant::now();
@@ -114,7 +118,7 @@ impl Relay {
             .wait_until
             .map_or(Duration::ZERO, |until| until.saturating_duration_since(now));
         let request = RelayReadRequest {
-            hello: Some(self.peers.hello(leader)),
+            hello: Some(self.broker.peers.hello(leader)),
             partitions: reads.iter().map(wire::read_to_wire).collect(),
             isolation: wire::isolation_to_wire(limits.isolation).into(),
             max_bytes: limits.max_bytes as u32,

@@ -6,13 +6,14 @@ use std::time::Duration;
 use protocol::grpc::v1::relay_server::{Relay, RelayServer};
 use protocol::grpc::v1::{
     InternalHello, RelayAppendReply, RelayAppendRequest, RelayCommitReply, RelayCommitRequest,
-    RelayCommittedReply, RelayCommittedRequest, RelayReadReply, RelayReadRequest,
+    RelayCommittedReply, RelayCommittedRequest, RelayFetchOffsetsReply, RelayFetchOffsetsRequest,
+    RelayReadReply, RelayReadRequest,
 };
 use protocol::{LeaderEpoch, Offset, PartitionIndex, TopicId, TopicPartition};
 use tokio::time::Instant;
 use tonic::{Request, Response, Status};
 
-use super::{PartitionRead, groups, here, wire};
+use super::{PartitionRead, groups, here, offsets, wire};
 use crate::{
     context::BrokerContext,
     identity::NodeIdentity,
@@ -137,6 +138,15 @@ impl Relay for RelayService {
                 },
             },
         ))
+    }
+
+    async fn fetch_offsets(
+        &self,
+        request: Request<RelayFetchOffsetsRequest>,
+    ) -> Result<Response<RelayFetchOffsetsReply>, Status> {
+        let request = request.into_inner();
+        self.greet(request.hello.as_ref())?;
+        Ok(Response::new(offsets::answer(&self.broker, request).await))
     }
 }
 

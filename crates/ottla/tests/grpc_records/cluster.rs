@@ -21,7 +21,7 @@ use tonic::{
 };
 
 use crate::support::{
-    DevNode, free_port,
+    Client, DevNode, free_port,
     server_node::{ServerNode, broker_properties, loopback},
 };
 
@@ -92,6 +92,11 @@ impl Cluster {
         Endpoint::from_shared(format!("http://{}", loopback(self.ports[broker - 1])))
             .unwrap()
             .connect_lazy()
+    }
+
+    /// A connection of a Kafka client to a broker.
+    pub(crate) fn kafka(&self, broker: usize) -> Client {
+        Client::connect(loopback(self.ports[broker - 1]))
     }
 
     pub(crate) fn records(&self, broker: usize) -> RecordsClient<Channel> {

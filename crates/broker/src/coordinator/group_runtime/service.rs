@@ -47,6 +47,12 @@ impl GroupCoordinator {
         })
     }
 
+    /// Whether the offsets topic is there, as far as this broker knows: the first group has asked for its
+    /// coordinator.
+    pub(crate) fn has_topic(&self) -> bool {
+        placement::offsets_topic(&self.images.current()).is_some()
+    }
+
     /// Creates the offsets topic where it is not there yet.
     pub(crate) async fn ensure_topic(&self) -> Result<Arc<ClusterImage>, (ErrorCode, String)> {
         self.topic.ensure().await

@@ -138,8 +138,8 @@ fn answer(
                 .look_up(&image)
                 .ok()
                 .and_then(|topic| topic.partitions.get(&place.partition))
-                .map(|partition| cluster_view::leader_hint(partition));
-            leaders.extend(hint.and_then(|(leader, _)| leader));
+                .and_then(|partition| cluster_view::leader_hint(partition));
+            leaders.extend(hint.map(|(leader, _)| leader));
             partition.current_leader = hint;
         }
         answered[place.topic].partitions.push(partition);

@@ -1,8 +1,11 @@
 //! OffsetFetch (key 9), versions 1–9: what a group has committed; from version 8 on of several groups.
 //! Version 1 has errors per partition only, versions 2 to 7 one for the whole answer, later ones one per
 //! group. No topics (null, from version 2 on) means all of them.
+//!
+//! Every broker answers for every group: where another one coordinates it, that one is asked ([`Relay`]).
 
 use std::collections::HashSet;
+use std::time::Duration;
 
 use kafka_protocol::messages::{
     ApiKey, OffsetFetchRequest, OffsetFetchResponse,
@@ -11,16 +14,23 @@ use kafka_protocol::messages::{
         OffsetFetchResponseGroup, OffsetFetchResponsePartition, OffsetFetchResponseTopic,
     },
 };
+use tokio::time::Instant;
 
 use crate::{
     coordinator::group::{GroupReply, GroupRequest},
     kafka::{Request, api::Api, group_call},
+    relay::Relay,
 };
 
 pub(crate) const API: Api = Api::new(ApiKey::OffsetFetch, 1, 9);
 
+/// How long the coordinator is looked for, for a client that asks elsewhere or too early: about as long as
+/// it takes another broker to take over. The client's heartbeats wait behind its question meanwhile.
+const LOOK_FOR: Duration = Duration::from_secs(1);
+
 pub(crate) async fn handle(request: Request, message: OffsetFetchRequest) -> OffsetFetchResponse {
     let require_stable = message.require_stable;
+    let deadline = Instant::now() + LOOK_FOR;
     if request.version >= 8 {
         // All that a group has is told once.
         let mut whole = HashSet::new();
@@ -28,7 +38,7 @@ pub(crate) async fn handle(request: Request, message: OffsetFetchRequest) -> Off
             .groups
             .into_iter()
             .filter(|group| group.topics.is_some() || whole.insert(group.group_id.clone()))
-            .map(|group| fetch(&request, group, require_stable));
+            .map(|group| fetch(&request, group, require_stable, deadline));
         let groups = group_call::each(asked).await;
         return OffsetFetchResponse::default().with_groups(groups);
     }
@@ -45,7 +55,7 @@ pub(crate) async fn handle(request: Request, message: OffsetFetchRequest) -> Off
     let group = OffsetFetchRequestGroup::default()
         .with_group_id(message.group_id)
         .with_topics(topics.clone());
-    let fetched = fetch(&request, group, require_stable).await;
+    let fetched = fetch(&request, group, require_stable, deadline).await;
     if fetched.error_code != 0 && request.version < 2 {
         return OffsetFetchResponse::default()
             .with_topics(all_failed(topics.unwrap_or_default(), fetched.error_code));
@@ -59,18 +69,24 @@ async fn fetch(
     request: &Request,
     group: OffsetFetchRequestGroup,
     require_stable: bool,
+    deadline: Instant,
 ) -> OffsetFetchResponseGroup {
-    let group_id = group.group_id.clone();
-    let fetch = GroupRequest::FetchOffsets {
-        group,
+    let asked = GroupRequest::FetchOffsets {
+        group: group.clone(),
         require_stable,
     };
-    match group_call::call(request, fetch).await {
-        GroupReply::FetchOffsets(group) => group,
+    let fetched = match group_call::call(request, asked).await {
+        GroupReply::FetchOffsets(fetched) => fetched,
         other => OffsetFetchResponseGroup::default()
-            .with_group_id(group_id)
+            .with_group_id(group.group_id.clone())
             .with_error_code(group_call::mismatch(&other)),
+    };
+    // Where there are no groups yet there is nobody to ask.
+    if !Relay::is_about_the_way(fetched.error_code) || !request.broker.groups.has_topic() {
+        return fetched;
     }
+    let relay = Relay::new(request.broker.clone());
+    relay.fetch_offsets(group, require_stable, deadline).await
 }
 
 /// A topic as the versions of a single group have it.

@@ -64,7 +64,7 @@ struct Outcome {
     result: Option<AppendResult>,
     message: Option<String>,
     record_errors: Vec<(i32, String)>,
-    leader_hint: Option<(Option<BrokerId>, LeaderEpoch)>,
+    leader_hint: Option<(BrokerId, LeaderEpoch)>,
 }
 
 impl Outcome {
@@ -209,7 +209,7 @@ async fn finish(
                 return Err(Refused::Unacknowledged(outcome.error));
             }
             let outcome = with_hint(&request, &topic.reference, entry.index, outcome);
-            leaders.extend(outcome.leader_hint.and_then(|(leader, _)| leader));
+            leaders.extend(outcome.leader_hint.map(|(leader, _)| leader));
             partitions.push(partition_response(&request, entry.index, outcome));
         }
         responses.push(
@@ -252,7 +252,7 @@ fn with_hint(request: &Request, reference: &TopicRef, index: i32, outcome: Outco
         .look_up(&image)
         .ok()
         .and_then(|topic| topic.partitions.get(&PartitionIndex(index)))
-        .map(|partition| cluster_view::leader_hint(partition));
+        .and_then(|partition| cluster_view::leader_hint(partition));
     Outcome {
         leader_hint,
         ..outcome
@@ -296,7 +296,7 @@ fn partition_response(request: &Request, index: i32, outcome: Outcome) -> Partit
     if let (Some((leader, epoch)), true) = (outcome.leader_hint, request.version >= 10) {
         response = response.with_current_leader(
             LeaderIdAndEpoch::default()
-                .with_leader_id(WireBrokerId(leader.map_or(-1, BrokerId::get)))
+                .with_leader_id(WireBrokerId(leader.get()))
                 .with_leader_epoch(epoch.get()),
         );
     }
