@@ -7,11 +7,21 @@ import time
 import unittest
 
 from confluent_kafka import KafkaError, KafkaException
-from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic
+from confluent_kafka.admin import (
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    NewPartitions,
+    NewTopic,
+    ResourceType,
+)
 
 BOOTSTRAP = os.environ["OTTLA_BOOTSTRAP"]
 # Seconds until something counts as never coming. Generous: the machine may have more to do than this.
 PATIENCE = 180.0
+# A `log_level` for librdkafka, which tells of every broken connection.
+QUIET = 0
 # Seconds that an administrative request gives the cluster to carry it out.
 _OPERATION = 30.0
 CODECS = ["none", "gzip", "snappy", "lz4", "zstd"]
@@ -89,6 +99,20 @@ def delete_topic(name, client=None):
     )
 
 
+def configure_group(group, key, value, client=None):
+    """Sets a key of a group; returns when a broker that is asked says so."""
+    client = admin() if client is None else client
+    entry = ConfigEntry(key, value, incremental_operation=AlterConfigOpType.SET)
+    wish = ConfigResource(ResourceType.GROUP, group, incremental_configs=[entry])
+    ask(lambda: client.incremental_alter_configs([wish])[wish])
+    asked = ConfigResource(ResourceType.GROUP, group)
+
+    def is_set():
+        return ask(lambda: client.describe_configs([asked])[asked])[key].value == value
+
+    wait_until(is_set, f"{key} of {group} is not set")
+
+
 def recreate_topic(name):
     delete_topic(name)
     create_topic(name)
@@ -98,10 +122,13 @@ class NeverHappened(AssertionError):
     """A condition was waited for in vain."""
 
 
-def wait_until(condition, what):
-    """Waits for a condition, which is called again and again; returns what it returned. `what` may be a function."""
-    deadline = time.monotonic() + PATIENCE
+def wait_until(condition, what, progress=lambda: None):
+    """Waits for a condition, which is called again and again; returns what it returned. `what` may be a function. The time
+    begins anew whenever `progress` returns something else."""
+    state, deadline = progress(), time.monotonic() + PATIENCE
     while not (result := condition()):
+        if (now := progress()) != state:
+            state, deadline = now, time.monotonic() + PATIENCE
         if time.monotonic() > deadline:
             raise NeverHappened(what() if callable(what) else what)
         time.sleep(0.05)

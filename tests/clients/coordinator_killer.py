@@ -1,6 +1,7 @@
 """Kills the broker that coordinates groups, at moments that the groups choose, and brings it back."""
 
 import itertools
+import math
 import queue
 import threading
 import time
@@ -9,16 +10,11 @@ from confluent_kafka import KafkaException
 
 from cluster import wait_until
 from group_run import SESSION_MS, ClusterUnderTest, name_of
-from members import PROTOCOLS
-from own_cluster import OwnCluster
+from own_cluster import GROUP_TIMES, OwnCluster
 
 _OFFSETS_TOPIC, _OFFSETS_PARTITIONS = "__consumer_offsets", 50
 # Members come one by one here: nothing is won by waiting three seconds for the next.
-_SETTINGS = ["group.initial.rebalance.delay.ms=500"]
-if "consumer" in PROTOCOLS:
-    # With KIP-848 it is the broker that says how long a session is.
-    _SETTINGS += ["group.consumer.min.session.timeout.ms=6000", "group.consumer.session.timeout.ms=6000"]
-    _SETTINGS += ["group.consumer.min.heartbeat.interval.ms=500", "group.consumer.heartbeat.interval.ms=500"]
+_SETTINGS = ["group.initial.rebalance.delay.ms=500", *GROUP_TIMES]
 # Seconds until the next kill at the earliest: each new coordinator gives every member a new session, and those that left
 # without being heard must go some time.
 _BETWEEN_KILLS = 1.5 * SESSION_MS / 1000
@@ -73,6 +69,10 @@ class CoordinatorKiller:
     def forget(self, run):
         self._alive.remove(run)
 
+    def wait_until_ready(self, run):
+        """Returns when the coordinator may die again, or has died under this run."""
+        wait_until(lambda: run.kills or time.monotonic() >= self._not_before, "the last kill is never over")
+
     def strike_soon(self, run, delay):
         """In `delay` seconds the coordinator's broker dies, unless it has died under this run before."""
         timer = threading.Timer(delay, self._wanted.put, [run])
@@ -87,6 +87,10 @@ class CoordinatorKiller:
             lines += [f"{path.stem}: {line}" for line in text if " WARN " in line or " ERROR " in line][-count:]
         return lines
 
+    def keep_logs(self, folder):
+        """Copies what the brokers and controllers have said."""
+        self._processes.keep_logs(folder)
+
     def _run(self):
         while (run := self._wanted.get()) is not None:
             if run.kills or run not in self._alive:
@@ -94,12 +98,16 @@ class CoordinatorKiller:
             if not run.can_be_struck or time.monotonic() < self._not_before:
                 self.strike_soon(run, _NOT_YET)
             else:
+                began = time.monotonic()
                 try:
                     self._strike()
                 except (AssertionError, KafkaException, OSError) as failure:
                     self._log(f"not killed: {type(failure).__name__}: {failure}")
+                self._not_before = began + _BETWEEN_KILLS
 
     def _strike(self):
+        # Until everything is as it was.
+        self._not_before = math.inf
         broker = wait_until(self._coordinator, "nobody coordinates")
         struck = [run for run in list(self._alive) if run.can_be_struck]
         self._processes.kill(broker)
@@ -111,7 +119,6 @@ class CoordinatorKiller:
         self._log(f"another one leads the groups {time.monotonic() - began:.2f} s later")
         self._processes.start()
         wait_until(self._is_whole, "a replica stays out of the ISR")
-        self._not_before = began + _BETWEEN_KILLS
 
     def _coordinator(self):
         """The leader of the groups' partition; none while there is none, or nobody to ask."""

@@ -6,7 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import java_tools
 from cluster import wait_until
-from group_scenarios import Scenario, Step, join
+from group_scenarios import Row, Scenario, Step, join
+from members import CONFLUENT, CONSUMER, kinds
 
 # Enough for each partition that every form of a reset goes elsewhere.
 _RECORDS = 8
@@ -51,13 +52,10 @@ def _tool(run):
 def _describe(run):
     tool, group = _tool(run), ["--group", run.group]
     with ThreadPoolExecutor(2) as both:
-        listed = both.submit(tool.output, "--list", "--state")
         state = both.submit(tool.table, "--describe", *group, "--state")
         members = both.submit(tool.table, "--describe", *group, "--members", "--verbose")
         offsets = both.submit(tool.table, "--describe", *group)
         everything = both.submit(tool.table, "--describe", "--all-groups", "--offsets")
-    lines = [line.split() for line in listed.result().splitlines()]
-    assert [run.group, "Stable"] in [[words[0], words[-1]] for words in lines if words], f"not listed: {lines}"
     [row] = state.result()
     expect((row["STATE"], row["#MEMBERS"]), ("Stable", "2"), "state")
     rows = members.result()
@@ -69,6 +67,30 @@ def _describe(run):
         expect(sorted(row["PARTITION"] for row in rows), list("0123"), "partitions")
         for row in rows:
             expect(int(row["LOG-END-OFFSET"]) - int(row["CURRENT-OFFSET"]), int(row["LAG"]), "lag")
+
+
+def _list(run):
+    """By state, by type, and by both: what a filter does not want is not there."""
+    tool = _tool(run)
+    own, other = ("Consumer", "Classic") if run.row.kinds[0].protocol == CONSUMER else ("Classic", "Consumer")
+    forms = [
+        (["--state"], {"STATE": "Stable"}),
+        (["--type"], {"TYPE": own}),
+        (["--state", "Stable", "--type", own], {"STATE": "Stable", "TYPE": own}),
+        (["--state", "Empty"], None),
+        (["--type", other], None),
+    ]
+
+    def is_listed(form):
+        arguments, wanted = form
+        found = [row for row in tool.table("--list", *arguments) if row["GROUP"] == run.group]
+        return [{column: row[column] for column in wanted or row} for row in found] == ([wanted] if wanted else [])
+
+    with ThreadPoolExecutor(2) as both:
+        # Nobody may coordinate the group at the moment.
+        list(both.map(lambda form: wait_until(lambda: is_listed(form), f"listed otherwise than {form}"), forms))
+    names = tool.output("--list").split()
+    assert run.group in names, f"not listed: {names}"
 
 
 def _refuse(run):
@@ -181,9 +203,15 @@ ADMINISTRATION = Scenario(
     [
         join(2),
         Step("is described", _describe),
+        Step("is listed", _list),
         Step("refuses while it has members", _refuse),
         Step("everybody leaves", _leave),
         Step("is reset", _reset),
         Step("is deleted", _delete),
     ],
 )
+
+
+def administered():
+    """A group of each protocol that everything is done to."""
+    return [Row(ADMINISTRATION, (kind,), "sync") for kind in kinds(CONFLUENT)]

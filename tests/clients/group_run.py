@@ -9,12 +9,10 @@ import time
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
-from cluster import PATIENCE, NeverHappened, add_partitions, create_topic, delete_topic, wait_until
+from cluster import PATIENCE, QUIET, NeverHappened, add_partitions, configure_group, create_topic, delete_topic, wait_until
 from guarantees import History
-from members import Member
+from members import CONSUMER, Member
 
-# librdkafka tells of every broken connection.
-QUIET = 0
 # The shortest session that a broker grants; one that ends by itself only where a member is lost; and one that never does.
 SHORTEST_SESSION_MS, SESSION_MS, _LONG_SESSION_MS = 6_000, 10_000, 45_000
 # A record is produced this often, in seconds, and the committed offsets are asked for that often.
@@ -57,6 +55,10 @@ class ClusterUnderTest:
 
     def delete_topic(self, name):
         delete_topic(name, client=self.admin)
+
+    def set_session_timeout(self, group, milliseconds):
+        """How long a member of a KIP-848 group may be silent."""
+        configure_group(group, "consumer.session.timeout.ms", str(milliseconds), client=self.admin)
 
 
 class Flow:
@@ -218,19 +220,23 @@ class Run:
             for number, step in enumerate(self.scenario.steps):
                 self.step = step.name
                 if self._killer and number == moment:
+                    self._killer.wait_until_ready(self)
                     self._killer.strike_soon(self, self.chance.uniform(0, 1.5))
                 step.act(self)
                 self.settle()
                 self.catch_up()
+                if self._killer and number >= moment and self.can_be_struck:
+                    wait_until(lambda: self.kills, "nobody killed the coordinator")
+                    self.settle()
+                    self.catch_up()
             self.step = "end"
-            if self._killer:
-                wait_until(lambda: self.kills, "nobody killed the coordinator")
-                self.settle()
-                self.catch_up()
             self._end()
             return self._judge()
         except (AssertionError, KafkaException) as failure:
             what = [f"{type(failure).__name__}: {failure}", *map(str, self.members)]
+            if self.flow:
+                # What was delivered already may not be reported yet.
+                self.flow.stop()
             self.is_stalled = isinstance(failure, NeverHappened) and not self._judge(is_over=False)
             # What did not happen explains what is missing.
             return [*what, *self._judge()]
@@ -253,6 +259,8 @@ class Run:
         places = [(topic, partition) for topic in self.topics for partition in range(self.scenario.partitions)]
         self.flow = Flow(self.cluster.bootstrap, [self.history], places, self.scenario.first_role)
         self.observer = Observer(self.cluster.bootstrap, self.group, self.history, places)
+        if any(kind.protocol == CONSUMER for kind in self.row.kinds):
+            self.cluster.set_session_timeout(self.group, self._session_timeout_ms())
 
     def _end(self):
         """Everybody stops in order, and what they had read is committed."""
@@ -283,18 +291,28 @@ class Run:
         """Members start; the kinds of the row take turns."""
         for _ in range(count):
             kind = self.row.kinds[self._started % len(self.row.kinds)]
-            self._started += 1
-            member = Member(
-                f"{kind.client} {self._started}",
-                kind,
-                {self.group: self.history},
-                self.cluster.bootstrap,
-                self.topics,
-                self.row.commit,
-                self.scenario.reset,
-                self._session_timeout_ms(),
-            )
-            self.members.append(member)
+            self._start(kind, f"instance-{self._started}" if self.scenario.is_static else None)
+
+    def _start(self, kind, instance=None):
+        self._started += 1
+        member = Member(
+            f"{kind.client} {self._started}",
+            kind,
+            {self.group: self.history},
+            self.cluster.bootstrap,
+            self.topics,
+            self.row.commit,
+            self.scenario.reset,
+            self._session_timeout_ms(),
+            instance,
+        )
+        self.members.append(member)
+        return member
+
+    def restart(self, member):
+        """A static member ends, and another process takes its place."""
+        self.stop(member)
+        return self._start(member.kind, member.instance)
 
     def _session_timeout_ms(self):
         if self.scenario.is_session_short:

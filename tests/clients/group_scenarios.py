@@ -9,7 +9,18 @@ from collections.abc import Callable
 
 from cluster import wait_until
 from group_run import Run
-from members import AIOKAFKA, CONFLUENT, JAVA, JAVA_CONSOLE, KAFKA_PYTHON, Kind, kinds
+from members import (
+    AIOKAFKA,
+    CLASSIC,
+    CONFLUENT,
+    CONSUMER,
+    JAVA,
+    JAVA_CONSOLE,
+    KAFKA_PYTHON,
+    KNOW_BOTH_PROTOCOLS,
+    Kind,
+    kinds,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,6 +44,8 @@ class Scenario:
     reset: str = "earliest"
     # Somebody's session ends.
     is_session_short: bool = False
+    # Members keep their place while they restart (`group.instance.id`).
+    is_static: bool = False
     # As what the first records are produced (`History.produced`).
     first_role: str = "required"
 
@@ -84,6 +97,18 @@ def resume():
         next(member for member in run.members if member.is_paused).resume()
 
     return Step("it goes on", act)
+
+
+def restart():
+    def act(run):
+        [member] = run.owners()
+        owned = member.owned
+        successor = run.restart(member)
+        run.settle()
+        # Where the coordinator dies meanwhile, its session may be over before it is back.
+        assert run.is_disturbed or successor.owned == owned, f"{successor.name} has not what {member.name} had: {successor}"
+
+    return Step("one restarts", act)
 
 
 def produce_what_is_too_old():
@@ -171,11 +196,13 @@ NONE = Scenario(
 )
 KILLED = Scenario("killed", [join(3), kill(), join(1), kill()], is_session_short=True, exactly_once=False)
 PAUSED = Scenario("paused", [join(2), pause(), resume(), leave()], is_session_short=True, exactly_once=False)
+STATIC = Scenario("static members", [join(2), restart(), restart()], is_static=True)
 GROWING = Scenario("growing topic", [join(2), grow(), leave()])
 DELETED = Scenario("deleted topic", [join(2), lose_a_topic(), leave()], topics=2)
 STANDBY = Scenario("twelve on six", [join(12), leave(6)], partitions=6)
-
 TOGETHER = Scenario("all clients in one group", [join(4), leave(), leave()])
+# Of two kinds, one of each protocol: the first member of the new one changes the group's, its last one changes it back.
+MIGRATION = Scenario("from one protocol to the other and back", [join(2), leave(), join(1), leave()])
 
 CLIENTS = (CONFLUENT, KAFKA_PYTHON, AIOKAFKA, JAVA, JAVA_CONSOLE)
 _READ_SEVERAL_TOPICS = (CONFLUENT, KAFKA_PYTHON, AIOKAFKA, JAVA_CONSOLE)
@@ -191,22 +218,33 @@ def every_row():
     rows = [_row(COME_AND_GO, kind) for client in CLIENTS for kind in kinds(client, every_assignor=True)]
     rows += [_row(COMMITS, kind, commit) for client in CLIENTS for kind in kinds(client) for commit in kind.commits]
     for scenario, who in [
-        (LATEST, _TELL_OF_THEIR_SHARE),
-        (NONE, _TELL_OF_THEIR_SHARE),
+        (LATEST, CLIENTS),
+        (NONE, CLIENTS),
         (KILLED, CLIENTS),
         (PAUSED, CLIENTS),
+        (STATIC, _TELL_OF_THEIR_SHARE),
         (GROWING, CLIENTS),
         (DELETED, _READ_SEVERAL_TOPICS),
         (STANDBY, _TELL_OF_THEIR_SHARE),
     ]:
         rows += [_row(scenario, kind) for client in who for kind in kinds(client)]
-    return [*rows, mixed()]
+    return [*rows, mixed(), *migrations()]
 
 
 def mixed():
     """All clients in one group: they understand each other's subscriptions and assignments."""
     found = [kind for client in _TELL_OF_THEIR_SHARE for kind in kinds(client, every_assignor=True)]
     return Row(TOGETHER, tuple(kind for kind in found if kind == Kind(kind.client, "range")), "sync")
+
+
+def migrations():
+    """Groups that change their protocol while they run: each client that knows both, and one that does not beside one
+    that does."""
+    pairs = [tuple(kinds(client)) for client in KNOW_BOTH_PROTOCOLS if client in _TELL_OF_THEIR_SHARE]
+    # Not with aiokafka 0.14.0, which fails of REBALANCE_IN_PROGRESS as the answer to JoinGroup: what a group says that
+    # changes its protocol just then, as Kafka's do.
+    pairs.append((kinds(KAFKA_PYTHON)[0], Kind(CONFLUENT, "uniform", CONSUMER)))
+    return [Row(MIGRATION, pair, "sync") for pair in pairs]
 
 
 def quick_rows():
@@ -217,20 +255,29 @@ def quick_rows():
 
 
 def quick_rows_with_kills():
-    """With the coordinator's broker killed: every scenario once, some with more clients."""
+    """With the coordinator's broker killed: every scenario once, some with more clients, and each client that knows both
+    protocols in both."""
     picked = [
-        (COME_AND_GO, CONFLUENT, "sync"),
-        (COME_AND_GO, KAFKA_PYTHON, "sync"),
-        (COME_AND_GO, AIOKAFKA, "sync"),
-        (COMMITS, CONFLUENT, "async"),
-        (COMMITS, AIOKAFKA, "auto"),
-        (COMMITS, JAVA_CONSOLE, "auto"),
-        (LATEST, KAFKA_PYTHON, "sync"),
-        (NONE, CONFLUENT, "sync"),
-        (KILLED, JAVA, "sync"),
-        (PAUSED, KAFKA_PYTHON, "sync"),
-        (GROWING, CONFLUENT, "sync"),
-        (DELETED, KAFKA_PYTHON, "sync"),
-        (STANDBY, CONFLUENT, "sync"),
+        (COME_AND_GO, CONFLUENT, CLASSIC, "sync"),
+        (COME_AND_GO, KAFKA_PYTHON, CLASSIC, "sync"),
+        (COME_AND_GO, AIOKAFKA, CLASSIC, "sync"),
+        (COME_AND_GO, JAVA, CONSUMER, "sync"),
+        (COMMITS, CONFLUENT, CLASSIC, "async"),
+        (COMMITS, AIOKAFKA, CLASSIC, "auto"),
+        (COMMITS, JAVA_CONSOLE, CLASSIC, "auto"),
+        (COMMITS, JAVA_CONSOLE, CONSUMER, "auto"),
+        (LATEST, KAFKA_PYTHON, CLASSIC, "sync"),
+        (NONE, CONFLUENT, CLASSIC, "sync"),
+        (KILLED, JAVA, CLASSIC, "sync"),
+        (KILLED, CONFLUENT, CONSUMER, "sync"),
+        (PAUSED, KAFKA_PYTHON, CLASSIC, "sync"),
+        (STATIC, CONFLUENT, CLASSIC, "sync"),
+        (GROWING, CONFLUENT, CONSUMER, "sync"),
+        (DELETED, KAFKA_PYTHON, CLASSIC, "sync"),
+        (STANDBY, CONFLUENT, CLASSIC, "sync"),
     ]
-    return [_row(scenario, kinds(client)[0], commit) for scenario, client, commit in picked]
+    rows = [
+        Row(scenario, tuple(kind for kind in kinds(client) if kind.protocol == protocol), commit)
+        for scenario, client, protocol, commit in picked
+    ]
+    return [*rows, migrations()[0]]

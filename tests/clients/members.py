@@ -3,6 +3,7 @@
 import collections
 import dataclasses
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -10,8 +11,10 @@ from pathlib import Path
 import java_tools
 from running import Running
 
-# The group protocols that members speak. `consumer` is KIP-848: clients that know it are run with both.
-PROTOCOLS = ("classic",)
+# A folder for everything that members tell.
+_LOGS = os.environ.get("CLIENTS_LOGS")
+# The group protocols that members speak; the second is KIP-848.
+CLASSIC, CONSUMER = "classic", "consumer"
 
 CONFLUENT, KAFKA_PYTHON, AIOKAFKA = "confluent", "kafka-python", "aiokafka"
 # kafka-verifiable-consumer, and kafka-console-consumer --group, which commits by itself alone.
@@ -26,7 +29,7 @@ _ASSIGNORS = {
     JAVA_CONSOLE: ("range", "cooperative-sticky"),
 }
 _SERVER_ASSIGNORS = ("uniform", "range")
-_KNOW_BOTH_PROTOCOLS = (CONFLUENT, JAVA, JAVA_CONSOLE)
+KNOW_BOTH_PROTOCOLS = (CONFLUENT, JAVA, JAVA_CONSOLE)
 _JAVA_CLASSES = {
     "range": "org.apache.kafka.clients.consumer.RangeAssignor",
     "roundrobin": "org.apache.kafka.clients.consumer.RoundRobinAssignor",
@@ -48,10 +51,10 @@ class Kind:
 
     client: str
     assignor: str
-    protocol: str = "classic"
+    protocol: str = CLASSIC
 
     def __str__(self):
-        return f"{self.client} {self.assignor}" + (" (KIP-848)" if self.protocol == "consumer" else "")
+        return f"{self.client} {self.assignor}" + (" (KIP-848)" if self.protocol == CONSUMER else "")
 
     @property
     def starts_over(self):
@@ -69,28 +72,32 @@ class Kind:
 
 
 def kinds(client, every_assignor=False):
-    """The client in each protocol that it knows, with each assignor or with one."""
-    found = [Kind(client, assignor) for assignor in _ASSIGNORS[client]] if "classic" in PROTOCOLS else []
-    found = found if every_assignor else found[:1]
-    if "consumer" in PROTOCOLS and client in _KNOW_BOTH_PROTOCOLS:
-        assignors = _SERVER_ASSIGNORS if every_assignor else _SERVER_ASSIGNORS[:1]
-        found += [Kind(client, assignor, "consumer") for assignor in assignors]
-    return found
+    """The client in each protocol that it knows, the classic one first, with each assignor or with one."""
+    assignors = {CLASSIC: _ASSIGNORS[client]}
+    if client in KNOW_BOTH_PROTOCOLS:
+        assignors[CONSUMER] = _SERVER_ASSIGNORS
+    return [
+        Kind(client, assignor, protocol)
+        for protocol, names in assignors.items()
+        for assignor in (names if every_assignor else names[:1])
+    ]
 
 
 class Member:
     """A member and what it tells, which goes into the histories of its groups.
 
-    `owned` are its places; None for a client that does not tell. `is_paused` while it stands still.
+    `owned` are its places; None for a client that does not tell. `is_paused` while it stands still. `instance` is the
+    name of a static member (`group.instance.id`).
     """
 
-    def __init__(self, name, kind, histories, bootstrap, topics, commit, reset, session_timeout_ms):
-        self.name, self.kind = name, kind
+    def __init__(self, name, kind, histories, bootstrap, topics, commit, reset, session_timeout_ms, instance=None):
+        self.name, self.kind, self.instance = name, kind, instance
         self.owned = None if kind.client == JAVA_CONSOLE else frozenset()
         self.is_paused = False
         self.errors = []
         # What it told last but for records, for the report of a failure.
         self._told = collections.deque(maxlen=20)
+        self._log = Path(_LOGS) / f"{next(iter(histories))}, {name}.log" if _LOGS else None
         self._histories = histories
         self._reset_refused = False
         settings = {
@@ -102,6 +109,7 @@ class Member:
             "assignor": kind.assignor,
             "protocol": kind.protocol,
             "session_timeout_ms": session_timeout_ms,
+            "instance": instance,
         }
         start = {JAVA: self._start_verifiable, JAVA_CONSOLE: self._start_console}.get(kind.client, self._start_python)
         self._program = start(settings)
@@ -116,7 +124,9 @@ class Member:
             "--bootstrap-server", settings["bootstrap"], "--topic", topic, "--group-id", group, "--verbose",
             "--reset-policy", settings["reset"], "--group-protocol", settings["protocol"],
         ]  # fmt: skip
-        if self.kind.protocol == "consumer":
+        if self.instance:
+            arguments += ["--group-instance-id", self.instance]
+        if self.kind.protocol == CONSUMER:
             arguments += ["--group-remote-assignor", self.kind.assignor]
         else:
             arguments += ["--assignment-strategy", _JAVA_CLASSES[self.kind.assignor]]
@@ -132,11 +142,15 @@ class Member:
         arguments += ["--include", "|".join(settings["topics"])]
         config = self._java_config(settings) | {"auto.offset.reset": settings["reset"]}
         config["group.protocol"] = self.kind.protocol
-        if self.kind.protocol == "consumer":
+        if self.instance:
+            config["group.instance.id"] = self.instance
+        if self.kind.protocol == CONSUMER:
             config["group.remote.assignor"] = self.kind.assignor
         else:
             config["partition.assignment.strategy"] = _JAVA_CLASSES[self.kind.assignor]
             config["session.timeout.ms"] = settings["session_timeout_ms"]
+            # So long it tries to commit offsets of a topic that was deleted before it joins again: five minutes by default.
+            config["max.poll.interval.ms"] = 60_000
         [history] = self._histories.values()
 
         def take(line):
@@ -146,9 +160,12 @@ class Member:
 
     def _java_config(self, settings):
         config = {"metadata.max.age.ms": 500, "auto.commit.interval.ms": 200, "allow.auto.create.topics": "false"}
-        return config if self.kind.protocol == "consumer" else config | {"heartbeat.interval.ms": 500}
+        return config if self.kind.protocol == CONSUMER else config | {"heartbeat.interval.ms": 500}
 
     def _take(self, line):
+        if self._log:
+            with self._log.open("a") as log:
+                log.write(f"{time.strftime('%T')} {line}\n")
         try:
             event = json.loads(line)
         except ValueError:

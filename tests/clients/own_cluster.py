@@ -4,6 +4,7 @@ import collections
 import os
 import random
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -13,6 +14,13 @@ import urllib.request
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent.parent
+# For every node, where members speak the protocol of KIP-848. There it is the broker that says how often they tell of
+# themselves, which is how soon they hear of a rebalance; and a group may have a session as short as a classic member's.
+GROUP_TIMES = (
+    "group.consumer.min.heartbeat.interval.ms=100",
+    "group.consumer.heartbeat.interval.ms=300",
+    "group.consumer.min.session.timeout.ms=6000",
+)
 _PATIENCE = 120.0
 _COUNTER = re.compile(r'^ottla_requests_total\{request="(\w+)"\} (\d+)$', re.MULTILINE)
 
@@ -82,6 +90,10 @@ class OwnCluster:
                 for name, count in _COUNTER.findall(answer.read().decode()):
                     found[name] += int(count)
         return found
+
+    def keep_logs(self, folder):
+        """Copies what the nodes have said so far."""
+        shutil.copytree(self.data / "logs", folder, dirs_exist_ok=True)
 
     def close(self):
         """Stops every node and removes the data."""

@@ -9,7 +9,8 @@
 # the quick form takes some of them.
 #
 # Keeps the clients in target/test-clients; the cluster takes free ports and a temporary folder, and is
-# stopped at the end. OTTLA_BOOTSTRAP names a running cluster to use instead; OTTLA_BIN a binary that is
+# stopped at the end. OTTLA_BOOTSTRAP names a running cluster to use instead, whose nodes have the settings
+# GROUP_TIMES of tests/clients/own_cluster.py; OTTLA_BIN a binary that is
 # there instead of a development build (suites that kill brokers start clusters of their own with it).
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
@@ -50,8 +51,10 @@ if [ -z "${OTTLA_BOOTSTRAP:-}" ] && [ "${1:-}" != --script ]; then
     exit $status
   }
   trap finish EXIT
-  base_port=$(PYTHONPATH=tests/clients "$clients/bin/python" -c 'import own_cluster; print(own_cluster.free_base_port())')
-  OTTLA_BOOTSTRAP=$(scripts/start-cluster.sh --data "$work/data" --base-port $base_port |
+  mapfile -t options < <(PYTHONPATH=tests/clients "$clients/bin/python" -c '
+from own_cluster import GROUP_TIMES, free_base_port
+print("--base-port", free_base_port(), *(word for setting in GROUP_TIMES for word in ("--set", setting)), sep="\n")')
+  OTTLA_BOOTSTRAP=$(scripts/start-cluster.sh --data "$work/data" "${options[@]}" |
     sed -n 's/^bootstrap: //p')
 fi
 export OTTLA_BOOTSTRAP="${OTTLA_BOOTSTRAP:-}"

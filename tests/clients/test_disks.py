@@ -8,9 +8,9 @@ from kafka import KafkaAdminClient, TopicPartitionReplica
 from kafka.errors import NoError
 
 import java_tools
-from cluster import PATIENCE, WaitingTest, create_topic
+from cluster import QUIET, WaitingTest, create_topic
 from own_cluster import OwnCluster
-from test_leader_killed import QUIET, LibrdkafkaLoad
+from test_leader_killed import LibrdkafkaLoad
 
 DISKS = 2
 STORAGE_ERROR = 56

@@ -1,7 +1,8 @@
 """Every scenario of groups, with stock clients, with the coordinator's broker killed at a random moment, and undisturbed.
 
 The quick form takes some rows of the table; `tests/clients/run.sh --full` takes them all. CLIENTS_SEED repeats a run's
-random choices (it is printed); CLIENTS_ONLY is a regular expression for the rows that are wanted.
+random choices (it is printed); CLIENTS_ONLY is a regular expression for the rows that are wanted; CLIENTS_LOGS is a folder
+for everything that members tell, and for the nodes' logs should a row fail.
 """
 
 import os
@@ -13,19 +14,18 @@ from concurrent.futures import ThreadPoolExecutor
 
 from cluster import BOOTSTRAP
 from coordinator_killer import CoordinatorKiller
-from group_administration import ADMINISTRATION
+from group_administration import administered
 from group_crowd import Crowd
 from group_run import ClusterUnderTest, Run
-from group_scenarios import Row, every_row, quick_rows, quick_rows_with_kills
-from members import CONFLUENT, kinds
+from group_scenarios import every_row, quick_rows, quick_rows_with_kills
 
 FULL = bool(os.environ.get("CLIENTS_FULL"))
 SEED = int(os.environ.get("CLIENTS_SEED") or random.randrange(1_000_000))
 ONLY = re.compile(os.environ.get("CLIENTS_ONLY") or "")
-ADMINISTERED = Row(ADMINISTRATION, tuple(kinds(CONFLUENT)[:1]), "sync")
+_LOGS = os.environ.get("CLIENTS_LOGS")
 GROUPS_AT_ONCE = 1000 if FULL else 100
-# How many groups live at the same time.
-_SIDE_BY_SIDE = 6
+# How many groups live at the same time; in the full form most have members that are Java machines of their own.
+_SIDE_BY_SIDE = 4 if FULL else 6
 
 
 def say(line):
@@ -44,9 +44,12 @@ class LifeTest(unittest.TestCase):
         rows = [row for row in rows if ONLY.search(str(row))]
         with ThreadPoolExecutor(_SIDE_BY_SIDE) as pool:
             outcomes = list(pool.map(lambda row: self._live(row, make, killer), rows))
+        say(f"{sum(not problems for problems in outcomes)} of {len(rows)} rows held")
         failures = [f"{row}: {problem}" for row, problems in zip(rows, outcomes) for problem in problems[:10]]
         if failures and killer:
             say("\n".join(killer.complaints()))
+            if _LOGS:
+                killer.keep_logs(_LOGS)
         self.assertEqual(failures, [], "\n" + "\n".join(failures))
 
     def _live(self, row, make, killer, is_last_chance=FULL):
@@ -75,22 +78,23 @@ class CoordinatorKilledTest(LifeTest):
         with CoordinatorKiller(SEED, log=say) as killer:
             place = killer.cluster, killer, SEED
             rows = [row for row in (every_row() if FULL else quick_rows_with_kills()) if row.bears_kills]
-            rows.append(ADMINISTERED)
+            rows += administered() if FULL else administered()[:1]
             crowd = f"{GROUPS_AT_ONCE} groups at once"
 
             def make(row):
                 return Crowd(GROUPS_AT_ONCE, *place) if row is crowd else Run(row, *place)
 
-            # Those that last longest begin first.
-            self.live([crowd, *reversed(rows)], make, killer)
+            # Those that last longest begin first. A thousand groups have the machine to themselves.
+            rows.reverse()
+            for some in [rows, [crowd]] if FULL else [[crowd, *rows]]:
+                with self.subTest(rows=len(some)):
+                    self.live(some, make, killer)
 
 
 class UndisturbedTest(LifeTest):
     """Nobody dies who does not belong to the scenario: what is told exactly once is told exactly once."""
 
     def test_on_the_shared_cluster(self):
-        rows = every_row() if FULL else quick_rows()
-        if FULL:
-            rows.append(ADMINISTERED)
+        rows = [*every_row(), *administered()] if FULL else quick_rows()
         cluster = ClusterUnderTest(BOOTSTRAP)
         self.live(rows, lambda row: Run(row, cluster, None, SEED))

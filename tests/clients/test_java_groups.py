@@ -4,11 +4,9 @@ with kafka-consumer-groups, is in test_group_scenarios."""
 import json
 
 import java_tools
-from confluent_kafka import Consumer
-
-from cluster import BOOTSTRAP, PATIENCE, ClusterTest, create_topic, unused_name
+from cluster import BOOTSTRAP, ClusterTest, create_topic, unused_name
 from group_administration import GroupsTool
-from test_groups import PARTITIONS, fill, parts
+from group_consumers import PARTITIONS, committed, fill
 
 RECORDS = 40
 
@@ -20,17 +18,14 @@ class JavaGroupsTest(ClusterTest):
     def test_kafka_reads_the_offsets_topic(self):
         """In the formats that its own tools know, group and offset."""
         topic = create_topic(partitions=PARTITIONS)
-        fill(BOOTSTRAP, topic, RECORDS)
+        fill(topic, RECORDS)
         # It commits what it has read, and leaves.
         java_tools.output(
             "kafka-console-consumer", "--bootstrap-server", BOOTSTRAP, "--topic", topic, "--group", self.group,
             "--from-beginning", "--max-messages", str(RECORDS),
         )  # fmt: skip
         each = RECORDS // PARTITIONS
-        reader = Consumer({"bootstrap.servers": BOOTSTRAP, "group.id": self.group})
-        self.addCleanup(reader.close)
-        committed = [position.offset for position in reader.committed(parts(topic), timeout=PATIENCE)]
-        self.assertEqual(committed, [each] * PARTITIONS)
+        self.assertEqual(committed(self.group, topic), [each] * PARTITIONS)
 
         def printed(formatter):
             text = java_tools.output(

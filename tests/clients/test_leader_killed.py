@@ -7,14 +7,12 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, Producer
 from confluent_kafka.admin import AdminClient
 
 import java_tools
-from cluster import PATIENCE, WaitingTest, create_topic
+from cluster import PATIENCE, QUIET, WaitingTest, create_topic
 from own_cluster import OwnCluster
 
 KILLS = 6
 # Acknowledgements that each producer must get between one kill and the next.
 ACKS_BETWEEN_KILLS = 200
-# librdkafka tells of every broken connection, and here they break all the time.
-QUIET = 0
 
 
 class LibrdkafkaLoad:
