@@ -114,14 +114,25 @@ pub(super) fn add_topics(subscription: &[u8], topics: &mut BTreeSet<Arc<str>>) -
     add_read_topics(&mut reader, topics)
 }
 
+/// What a leader assigned to a member.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct LedAssignment {
+    pub(super) partitions: NamedPartitions,
+    /// What the leader's assignor says to the member's own besides: only those two understand it.
+    pub(super) has_user_data: bool,
+}
+
 /// Reads an assignment as a leader made it; nothing at all is one without partitions.
-pub(super) fn read_assignment(bytes: &[u8]) -> Option<NamedPartitions> {
+pub(super) fn read_assignment(bytes: &[u8]) -> Option<LedAssignment> {
     if bytes.is_empty() {
-        return Some(NamedPartitions::new());
+        return Some(LedAssignment::default());
     }
     let mut reader = open(bytes)?;
     read_version(&mut reader)?;
-    read_partitions(&mut reader)
+    Some(LedAssignment {
+        partitions: read_partitions(&mut reader)?,
+        has_user_data: reader.nullable_bytes().ok()?.is_some_and(|data| !data.is_empty()),
+    })
 }
 
 /// An assignment in the version in which its member subscribed.
@@ -266,9 +277,20 @@ mod tests {
         .concat();
         assert_eq!(bytes, golden);
         let read = read_assignment(&bytes).expect("it is one");
-        assert_eq!(identified(&read, &view), known);
-        assert_eq!(read_assignment(b""), Some(NamedPartitions::new()));
+        assert_eq!(identified(&read.partitions, &view), known);
+        assert_eq!(read_assignment(b""), Some(LedAssignment::default()));
         assert_eq!(read_assignment(b"\0"), None);
         assert_eq!(read_assignment(b"\0\0\x7f\xff\xff\xff"), None);
+        // What a custom assignor adds is seen; that it adds nothing is no data.
+        let partitions = &golden[..golden.len() - 4];
+        let has_user_data = |end: &[u8]| {
+            let read = read_assignment(&[partitions, end].concat());
+            read.map(|read| read.has_user_data)
+        };
+        assert_eq!(has_user_data(b"\xff\xff\xff\xff"), Some(false));
+        assert_eq!(has_user_data(b"\0\0\0\0"), Some(false));
+        assert_eq!(has_user_data(b"\0\0\0\x01u"), Some(true));
+        assert_eq!(has_user_data(b"\0\0\0\x01"), None);
+        assert_eq!(has_user_data(b""), None);
     }
 }

@@ -63,19 +63,20 @@ fn record_size_alone(body: &JoinGroupRequest, caller: &Caller) -> usize {
         + caller.client_host.len()
 }
 
-/// Offsets and administration know the group without a name, which early consumers used.
+/// Commits, fetches of offsets and most of administration know the group without a name, which early
+/// consumers used.
 fn needs_group_id(request: &GroupRequest) -> bool {
     match request {
         GroupRequest::Join { .. }
         | GroupRequest::Sync(_)
         | GroupRequest::Heartbeat(_)
         | GroupRequest::Leave(_)
+        | GroupRequest::DeleteOffsets(_)
         | GroupRequest::DescribeConsumer(_) => true,
         // Refused with a sentence of its own.
         GroupRequest::ConsumerHeartbeat { .. } => false,
         GroupRequest::CommitOffsets(_)
         | GroupRequest::FetchOffsets { .. }
-        | GroupRequest::DeleteOffsets(_)
         | GroupRequest::Describe(_)
         | GroupRequest::List(_)
         | GroupRequest::Delete(_) => false,

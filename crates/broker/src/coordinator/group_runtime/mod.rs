@@ -26,7 +26,10 @@ mod service;
 mod settings;
 mod shard_task;
 mod supervisor;
+#[cfg(test)]
+pub(crate) mod tests;
 mod topics;
 
+pub(crate) use service::located_in;
 pub use service::{GroupCoordinator, Located};
 pub use supervisor::{GroupCoordinatorParts, start};

@@ -32,6 +32,16 @@ pub(crate) fn coordinator_of(image: &ClusterImage, group: &str) -> Option<Broker
     Some(leader)
 }
 
+/// The partitions whose groups `broker` coordinates.
+pub(crate) fn led_by(image: &ClusterImage, broker: BrokerId) -> impl Iterator<Item = PartitionIndex> {
+    let partitions = offsets_topic(image)
+        .into_iter()
+        .flat_map(|topic| &topic.partitions);
+    partitions
+        .filter(move |(_, partition)| partition.leader == Some(broker))
+        .map(|(&index, _)| index)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

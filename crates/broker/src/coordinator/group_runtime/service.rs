@@ -40,11 +40,7 @@ pub type Located = Result<BrokerId, (ErrorCode, String)>;
 impl GroupCoordinator {
     /// The broker that coordinates `group`. The first question of all creates the topic.
     pub async fn locate(&self, group: &str) -> Located {
-        let image = self.topic.ensure().await?;
-        placement::coordinator_of(&image, group).ok_or_else(|| {
-            let why = format!("the partition of group {group} has no leader at the moment");
-            (ErrorCode::CoordinatorNotAvailable, why)
-        })
+        located_in(&*self.topic.ensure().await?, group)
     }
 
     /// Whether the offsets topic is there, as far as this broker knows: the first group has asked for its
@@ -53,7 +49,8 @@ impl GroupCoordinator {
         placement::offsets_topic(&self.images.current()).is_some()
     }
 
-    /// Creates the offsets topic where it is not there yet.
+    /// Creates the offsets topic where it is not there yet. That may take seconds: a request about many groups
+    /// asks once, and then [`located_in`] for each.
     pub(crate) async fn ensure_topic(&self) -> Result<Arc<ClusterImage>, (ErrorCode, String)> {
         self.topic.ensure().await
     }
@@ -74,9 +71,15 @@ impl GroupCoordinator {
     }
 
     /// Has every shard on this broker answer a question about all groups. An error of one, such as that
-    /// it is being loaded, is among the replies.
+    /// it is being loaded or has not even begun, is among the replies.
     pub async fn call_all(&self, caller: &Caller, request: &GroupRequest) -> Vec<GroupReply> {
-        let shards: Vec<ShardHandle> = self.shards.read().values().cloned().collect();
+        let image = self.images.current();
+        let (shards, all_begun) = {
+            let running = self.shards.read();
+            let all_begun = placement::led_by(&image, self.me).all(|index| running.contains_key(&index));
+            let shards: Vec<ShardHandle> = running.values().cloned().collect();
+            (shards, all_begun)
+        };
         let asked = shards.iter().map(|shard| async {
             let answered = if shard.serving.load(Ordering::Acquire) {
                 ask(shard, caller.clone(), request.clone()).await
@@ -85,7 +88,11 @@ impl GroupCoordinator {
             };
             answered.unwrap_or_else(|error| request.refused(caller.api_version, error))
         });
-        futures::future::join_all(asked).await
+        let mut replies = futures::future::join_all(asked).await;
+        if !all_begun {
+            replies.push(request.refused(caller.api_version, ErrorCode::CoordinatorLoadInProgress));
+        }
+        replies
     }
 
     /// Looks at every shard that is served here, between two of its rounds.
@@ -116,6 +123,14 @@ impl GroupCoordinator {
             None => Err(ErrorCode::NotCoordinator),
         }
     }
+}
+
+/// Where a group is coordinated, as the image has it.
+pub(crate) fn located_in(image: &ClusterImage, group: &str) -> Located {
+    placement::coordinator_of(image, group).ok_or_else(|| {
+        let why = format!("the partition of group {group} has no leader at the moment");
+        (ErrorCode::CoordinatorNotAvailable, why)
+    })
 }
 
 async fn ask(shard: &ShardHandle, caller: Caller, request: GroupRequest) -> Result<GroupReply, ErrorCode> {

@@ -17,6 +17,15 @@ use crate::coordinator::group::{
     topics::TopicsView,
 };
 
+/// Why a classic group cannot become a consumer group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in super::super) enum NoBequest {
+    /// What a member said or was assigned is not of the embedded consumer protocol.
+    Malformed,
+    /// The assignor tells members more than their partitions.
+    CustomAssignor,
+}
+
 /// A member that a classic group takes over from a consumer group.
 #[derive(Clone, Debug)]
 pub(in super::super) struct Heir {
@@ -61,35 +70,44 @@ impl ClassicGroup {
         self.generation
     }
 
-    /// What a consumer group would have of this one's members; `None` where one of them cannot be
-    /// understood. Members that have not been in any generation know nothing yet and have nothing.
+    /// What a consumer group would have of this one's members. Those that have not been in any generation
+    /// know nothing yet and have nothing.
     ///
     /// A member has what it was assigned, and what it said that it owns where nobody else has that: a
     /// cooperative one keeps it while the group shares anew, and gives it up only when it is told to.
-    pub(in super::super) fn bequest(&self, view: &TopicsView) -> Option<Vec<Inheritance>> {
+    ///
+    /// # Errors
+    /// When a member cannot be understood, or would lose what only its assignor understands.
+    pub(in super::super) fn bequest(&self, view: &TopicsView) -> Result<Vec<Inheritance>, NoBequest> {
         let members = self.members.values().filter(|member| !member.is_new);
         let bequests = members.map(|member| self.bequest_of(member, view));
         let (mut heirs, owned): (Vec<Inheritance>, Vec<Assignment>) =
-            bequests.collect::<Option<Vec<_>>>()?.into_iter().unzip();
+            bequests.collect::<Result<Vec<_>, _>>()?.into_iter().unzip();
         let mut taken: HashSet<_> = heirs.iter().flat_map(|heir| places(&heir.assigned)).collect();
         for (heir, owned) in heirs.iter_mut().zip(&owned) {
             for (topic, partition) in places(owned).filter(|place| taken.insert(*place)) {
                 heir.assigned.entry(topic).or_default().insert(partition);
             }
         }
-        Some(heirs)
+        Ok(heirs)
     }
 
     /// What a member leaves, having what it was assigned; and what it said that it owns.
-    fn bequest_of(&self, member: &Member, view: &TopicsView) -> Option<(Inheritance, Assignment)> {
+    fn bequest_of(&self, member: &Member, view: &TopicsView) -> Result<(Inheritance, Assignment), NoBequest> {
         let agreed = self.protocol.as_deref();
         let agreed = member
             .protocols
             .iter()
             .find(|known| agreed.is_some_and(|agreed| *known.name == *agreed));
-        let said = agreed.or_else(|| member.protocols.first())?;
-        let subscription = Subscription::read(&said.metadata)?;
-        let assigned = embedded::read_assignment(&member.assignment)?;
+        let said = agreed.or_else(|| member.protocols.first());
+        let subscription = said.and_then(|said| Subscription::read(&said.metadata));
+        let subscription = subscription.ok_or(NoBequest::Malformed)?;
+        let assigned = embedded::read_assignment(&member.assignment).ok_or(NoBequest::Malformed)?;
+        // The coordinator's assignments have none: an assignor that waits for some (as that of Kafka Streams
+        // does) would not understand them.
+        if assigned.has_user_data {
+            return Err(NoBequest::CustomAssignor);
+        }
         let inheritance = Inheritance {
             member: member.id.clone(),
             said: MemberSubscription {
@@ -106,9 +124,9 @@ impl ClassicGroup {
                     protocols: member.protocols.clone(),
                 }),
             },
-            assigned: embedded::identified(&assigned, view),
+            assigned: embedded::identified(&assigned.partitions, view),
         };
-        Some((inheritance, embedded::identified(&subscription.owned, view)))
+        Ok((inheritance, embedded::identified(&subscription.owned, view)))
     }
 
     /// Ends what is under way: whoever waits is to join again, and no timer runs any more.

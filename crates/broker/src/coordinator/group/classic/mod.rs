@@ -42,7 +42,7 @@ pub(super) use self::{
     join::Join,
     leave::{leaving, left},
     member::supported,
-    migrate::Heir,
+    migrate::{Heir, NoBequest},
 };
 use super::{
     effects::Effects,

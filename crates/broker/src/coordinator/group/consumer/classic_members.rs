@@ -292,7 +292,8 @@ impl ConsumerGroup {
         said.map(|said| (id, said)).ok_or(ErrorCode::UnknownMemberId)
     }
 
-    /// Who leaves with a LeaveGroup: members of the classic protocol, each on its own.
+    /// Who leaves with a LeaveGroup, each on its own. Members of the classic protocol leave with it; operators
+    /// remove members of either with it.
     pub(in super::super) fn leave_classic(&self, api_version: i16, body: &LeaveGroupRequest) -> ClassicLeave {
         let mut left = ClassicLeave::default();
         for mut identity in classic::leaving(api_version, body) {
@@ -307,14 +308,13 @@ impl ConsumerGroup {
                 member: &member,
                 instance,
             };
-            let known = self.classic_member(&named);
-            let error = match known {
-                Ok((id, _)) if left.leaving.contains(&id) => ErrorCode::UnknownMemberId,
-                Ok((id, _)) => {
+            let error = match self.named(&named) {
+                Ok(id) if left.leaving.contains(&id) => ErrorCode::UnknownMemberId,
+                Ok(id) => {
                     left.leaving.push(id);
                     ErrorCode::None
                 }
-                Err(error) => error,
+                Err(refusal) => refusal.error,
             };
             identity.member_id = member;
             left.told.push((identity, error));

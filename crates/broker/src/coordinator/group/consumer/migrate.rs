@@ -16,7 +16,7 @@ use protocol::ErrorCode;
 use super::{ConsumerGroup, classic_members, refusal::Refusal};
 use crate::coordinator::group::{
     assignor::Assignment,
-    classic::{ClassicGroup, Heir, Join},
+    classic::{ClassicGroup, Heir, Join, NoBequest},
     config::GroupConfig,
     effects::Effects,
     embedded,
@@ -166,10 +166,15 @@ fn bequest(group: &ClassicGroup, id: &GroupId, fx: &Effects<'_>) -> Result<Vec<I
         let why = format!("Group {id} is not a consumer group.");
         return Err(Refusal::new(ErrorCode::GroupIdNotFound, why));
     }
-    group.bequest(&fx.topics.view).ok_or_else(|| {
-        let why = format!(
-            "Cannot upgrade the classic group {id}: the embedded consumer protocol of a member is malformed."
-        );
+    group.bequest(&fx.topics.view).map_err(|reason| {
+        let reason = match reason {
+            NoBequest::Malformed => "the embedded consumer protocol of a member is malformed",
+            NoBequest::CustomAssignor => {
+                "its assignor tells members more than their partitions, which would be lost; switch to \
+                 another one first"
+            }
+        };
+        let why = format!("Cannot upgrade the classic group {id}: {reason}.");
         Refusal::new(ErrorCode::GroupIdNotFound, why)
     })
 }

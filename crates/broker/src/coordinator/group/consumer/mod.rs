@@ -10,6 +10,9 @@
 //!                                  └──────────────────────────────────────────── Stable
 //! ```
 //!
+//! (From Assigning straight to Stable where the target gives everyone what it has: so does a group's first
+//! heartbeat, in one go.)
+//!
 //! Every change of members, of subscriptions or of the topics makes the **group epoch** one higher. The
 //! **target assignment** of that epoch says who is to have what, and every member goes there on its own: it
 //! first gives up what is no longer its own, says so, and only then gets what others have given up

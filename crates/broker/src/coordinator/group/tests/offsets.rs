@@ -31,6 +31,18 @@ fn pass_with(bench: &mut Bench, id: &str, ms: u64) {
 }
 
 #[test]
+fn members_commit_for_partitions_of_others_too() {
+    let mut bench = Bench::new();
+    for (member, offset) in bench.stable(2).iter().zip(1..) {
+        for topic in ["t", "u"] {
+            let body = commit(member, 1, topic, offset);
+            assert_eq!(commits(&mut bench, body), ErrorCode::None);
+            assert_eq!(bench.committed(topic), offset);
+        }
+    }
+}
+
+#[test]
 fn what_is_committed_is_fetched() {
     let mut bench = Bench::new();
     assert_eq!(bench.committed("t"), -1);

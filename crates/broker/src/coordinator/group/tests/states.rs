@@ -445,6 +445,10 @@ fn group_ids_that_no_record_holds_are_refused() {
         }
         let token = bench.send_join(9, join("", &["range"]).with_group_id(id()));
         assert_eq!(bench.error(token), Some(of_members));
+        // As in Kafka, which deletes the group without a name, and no offset of it.
+        let delete = OffsetDeleteRequest::default().with_group_id(id());
+        let reply = bench.ask(0, GroupRequest::DeleteOffsets(delete));
+        assert_eq!(error_of(&reply), of_members);
         let commit = commit("", -1, "t", 1).with_group_id(id());
         let reply = bench.ask(8, GroupRequest::CommitOffsets(commit));
         assert_eq!(error_of(&reply), others);

@@ -643,7 +643,7 @@ fn encode(places: &Places) -> bytes::Bytes {
 
 fn decode(bytes: &[u8]) -> Places {
     let named = crate::coordinator::group::embedded::read_assignment(bytes).expect("an assignment");
-    let places = named.iter().flat_map(|(topic, partitions)| {
+    let places = named.partitions.iter().flat_map(|(topic, partitions)| {
         let topic = if &**topic == "t" { "t" } else { "u" };
         partitions.iter().map(move |partition| (topic, partition.0))
     });

@@ -437,6 +437,36 @@ fn what_cannot_be_a_consumer_group_stays_classic() {
 }
 
 #[test]
+fn a_group_whose_assignor_says_more_than_partitions_stays_classic() {
+    let mut bench = bench();
+    let ids = classic_group(&mut bench);
+    // Its next generation has what only the assignor understands, as those of Kafka Streams have.
+    let tokens = [&ids[0], &ids[1]].map(|id| bench.send_join(9, joins_classic(id, &[])));
+    assert_eq!(tokens.map(|token| bench.joined(token).generation_id), [2, 2]);
+    let mut custom = share(&[3, 4, 5]).to_vec();
+    custom.truncate(custom.len() - 4);
+    custom.extend(b"\0\0\0\x04data");
+    let mut body = sync(&ids[0], 2, &[(&ids[0], ""), (&ids[1], "")]);
+    body.assignments[0].assignment = share(&[0, 1, 2]);
+    body.assignments[1].assignment = custom.clone().into();
+    bench.ask(5, GroupRequest::Sync(body));
+    let before = (bench.log.len(), bench.shard.snapshot());
+    let refused = bench.beat(joins("c", &["t"]));
+    assert_eq!(error(&refused), ErrorCode::GroupIdNotFound);
+    let why = refused.error_message.as_deref().unwrap_or_default();
+    assert!(why.contains("assignor"), "{why}");
+    // Nobody notices.
+    assert_eq!((bench.log.len(), bench.shard.snapshot()), before);
+    assert_eq!((kind(&bench), bench.state()), (GroupKind::Classic, "Stable"));
+    assert_eq!(synced(&mut bench, &ids[1], 2).assignment, custom);
+    assert_eq!(beats_classic(&mut bench, &ids[1], 2), ErrorCode::None);
+    // Neither when the member that has it leaves; then there is nothing to lose.
+    bench.ask(5, GroupRequest::Leave(leave(&ids[1], None)));
+    bench.beat(joins("c", &["t"]));
+    assert_eq!(kind(&bench), GroupKind::Consumer);
+}
+
+#[test]
 fn classic_members_join_a_consumer_group() {
     let mut bench = bench();
     bench.beat(joins("c", &["t"]));
@@ -458,11 +488,6 @@ fn classic_members_join_a_consumer_group() {
     assert_eq!(read(&synced(&mut bench, &id, 2).assignment).len(), 3);
     assert_eq!(beats_classic(&mut bench, &id, 2), ErrorCode::None);
     assert_eq!(bench.state(), "Stable");
-    // It leaves in its own way, and not in that of others.
-    assert_eq!(
-        error_of(&bench.ask(5, GroupRequest::Leave(leave("c", None)))),
-        ErrorCode::UnknownMemberId
-    );
     assert_eq!(
         error_of(&bench.ask(5, GroupRequest::Leave(leave(&id, None)))),
         ErrorCode::None

@@ -7,6 +7,7 @@ mod migration;
 mod offsets;
 mod patterns;
 mod racks;
+mod removal;
 mod static_members;
 
 use std::collections::BTreeMap;

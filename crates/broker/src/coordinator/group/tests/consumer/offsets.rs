@@ -30,6 +30,21 @@ fn fetches(bench: &mut Bench, member: Option<&str>, epoch: i32) -> ErrorCode {
 }
 
 #[test]
+fn members_commit_for_partitions_of_others_too() {
+    let mut bench = bench();
+    let (a, b, epoch) = two_members(&mut bench);
+    assert!(
+        a["t"].contains(&0) != b["t"].contains(&0),
+        "partition 0 is one's own"
+    );
+    for member in ["a", "b"] {
+        assert_eq!(commits(&mut bench, 9, member, epoch, "t"), ErrorCode::None);
+        // Nor need they subscribe to the topic.
+        assert_eq!(commits(&mut bench, 9, member, epoch, "u"), ErrorCode::None);
+    }
+}
+
+#[test]
 fn members_commit_and_fetch_in_their_epoch() {
     let mut bench = bench();
     two_members(&mut bench);
