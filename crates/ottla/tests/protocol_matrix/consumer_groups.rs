@@ -7,7 +7,7 @@ use protocol::ErrorCode;
 use uuid::Uuid;
 
 use crate::{
-    ground::{Topic, topic},
+    ground::{Topic, topic, wait_for},
     groups::{coordinator, group_id},
     support::{Client, DevNode, text, topic_name},
 };
@@ -63,23 +63,35 @@ impl Member {
         client.call(self.version, request)
     }
 
-    /// Comes, and has the topic's one partition. Its epoch.
+    /// Comes, and has the topic's one partition, if not at once: a topic can be used a moment before the
+    /// coordinator of a group has heard of it. Its epoch.
     fn join(&mut self, client: &mut Client) -> i32 {
-        let joined = self.send(client, &self.first());
-        assert_eq!(joined.error_code, 0, "{:?}", joined.error_message);
-        self.id = joined.member_id.expect("a member has an id").to_string();
-        assert!(joined.member_epoch > 0 && joined.heartbeat_interval_ms > 0);
-        let assigned = joined
-            .assignment
-            .expect("the only member has all partitions")
-            .topic_partitions;
-        let assigned: Vec<_> = assigned
-            .iter()
-            .map(|topic| (topic.topic_id, &topic.partitions[..]))
-            .collect();
-        assert_eq!(assigned, [(self.topic.id, &[0][..])]);
-        joined.member_epoch
+        let mut answer = self.send(client, &self.first());
+        assert_eq!(answer.error_code, 0, "{:?}", answer.error_message);
+        assert!(answer.member_epoch > 0 && answer.heartbeat_interval_ms > 0);
+        assert!(answer.assignment.is_some(), "who comes is told what is its own");
+        self.id = answer.member_id.as_ref().expect("a member has an id").to_string();
+        wait_for("the topic's partition", || {
+            if assigned(&answer).is_empty() {
+                answer = self.send(client, &self.beat(answer.member_epoch));
+                assert_eq!(answer.error_code, 0, "{:?}", answer.error_message);
+            }
+            !assigned(&answer).is_empty()
+        });
+        assert_eq!(assigned(&answer), [(self.topic.id, vec![0])]);
+        answer.member_epoch
     }
+}
+
+/// What an answer assigns: partitions by topic.
+fn assigned(answer: &ConsumerGroupHeartbeatResponse) -> Vec<(Uuid, Vec<i32>)> {
+    let topics = answer
+        .assignment
+        .iter()
+        .flat_map(|assignment| &assignment.topic_partitions);
+    topics
+        .map(|topic| (topic.topic_id, topic.partitions.clone()))
+        .collect()
 }
 
 pub(crate) fn heartbeat(node: &DevNode, version: i16) {
