@@ -9,7 +9,7 @@ mod groups;
 mod list_offsets;
 mod peer;
 
-use std::time::Duration;
+use std::{collections::HashSet, time::Duration};
 
 use metadata::{ConfigResource, configs};
 use protocol::{
@@ -155,8 +155,11 @@ impl Admin for AdminService {
                 .map(|topic| describe::topic(&image, topic))
                 .collect()
         } else {
+            // Once each: a description may be a megabyte, and a name is a few bytes.
+            let mut seen = HashSet::new();
             names
                 .into_iter()
+                .filter(|name| seen.insert(name.clone()))
                 .map(|name| describe::named_topic(&image, name))
                 .collect()
         };

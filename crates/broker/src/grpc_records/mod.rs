@@ -45,7 +45,8 @@ use write::Writing;
 
 /// The largest message from a client, in bytes: what gRPC programs expect.
 const REQUEST_BYTES: usize = 4 << 20;
-/// Records of one message at most: it takes no thread for long.
+/// Records of one message at most: it takes no thread for long. Far more are refused before they are decoded, by the
+/// memory that they would take (`protocol::grpc::codec`).
 const REQUEST_RECORDS: usize = 100_000;
 /// Headers of all of them at most.
 const REQUEST_HEADERS: usize = 200_000;
@@ -273,9 +274,23 @@ impl Records for RecordsService {
 
 #[cfg(test)]
 mod tests {
+    use protocol::grpc::codec::RECORDS_MEMORY;
+    use protocol::grpc::footprint::{Bounded, footprint};
     use protocol::grpc::v1::{NewRecord, RecordHeader};
 
     use super::*;
+
+    /// So many records, with so many headers each.
+    fn request(records: usize, headers: usize) -> ProduceRequest {
+        let record = NewRecord {
+            headers: vec![RecordHeader::default(); headers],
+            ..NewRecord::default()
+        };
+        ProduceRequest {
+            records: vec![record; records],
+            ..ProduceRequest::default()
+        }
+    }
 
     #[test]
     fn what_is_small_on_the_wire_is_not_in_memory() {
@@ -283,20 +298,36 @@ mod tests {
             check(&ProduceRequest::default()).expect("empty"),
             MESSAGE_OVERHEAD
         );
-        let request = |records, headers| {
-            let record = NewRecord {
-                headers: vec![RecordHeader::default(); headers],
-                ..NewRecord::default()
-            };
-            ProduceRequest {
-                records: vec![record; records],
-                ..ProduceRequest::default()
-            }
-        };
         let weight = check(&request(10, 100)).expect("few");
         assert!(weight > 1000 * size_of::<RecordHeader>() + 10 * size_of::<NewRecord>());
         assert!(check(&request(1, REQUEST_HEADERS)).is_ok());
         assert!(check(&request(1, REQUEST_HEADERS + 1)).is_err());
         assert!(check(&request(REQUEST_RECORDS + 1, 0)).is_err());
+    }
+
+    /// What is refused before it is decoded is told less exactly.
+    #[test]
+    fn nothing_that_is_allowed_is_too_much_to_decode() {
+        let fits = |request: &ProduceRequest| {
+            check(request).expect("it is allowed");
+            footprint(&request.encode_to_vec(), ProduceRequest::PARTS) <= RECORDS_MEMORY
+        };
+        for headers in 0..=8 {
+            let records = (REQUEST_HEADERS / headers.max(1)).min(REQUEST_RECORDS);
+            assert!(
+                fits(&request(records, headers)),
+                "{records} records, {headers} headers each"
+            );
+        }
+        // Vectors that have just grown.
+        let mut worst = request(REQUEST_RECORDS, 1);
+        for record in worst
+            .records
+            .iter_mut()
+            .take((REQUEST_HEADERS - REQUEST_RECORDS) / 32)
+        {
+            record.headers.resize(33, RecordHeader::default());
+        }
+        assert!(fits(&worst));
     }
 }

@@ -18,6 +18,7 @@ mod healthy;
 mod internal;
 mod reads;
 mod scene;
+mod small_things;
 mod strangers;
 #[path = "../support/mod.rs"]
 mod support;

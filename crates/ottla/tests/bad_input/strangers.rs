@@ -125,15 +125,18 @@ fn http_is_served_on_the_same_port() {
     scene.after("a head of 2 MiB", "HTTP/1.1 4xx");
 }
 
-/// A gRPC call over HTTP/1, with an empty message: what the head of the answer says.
-fn call(client: Client, path: &str) -> String {
+/// A gRPC call over HTTP/1: what the head of the answer says.
+pub(crate) fn call(client: Client, path: &str, message: &[u8]) -> String {
     let mut client = client;
     let request = format!(
         "POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/grpc\r\nConnection: close\r\n\
-         Content-Length: 5\r\n\r\n"
+         Content-Length: {}\r\n\r\n",
+        5 + message.len()
     );
     let mut bytes = BytesMut::from(request.as_bytes());
-    bytes.put_bytes(0, 5);
+    bytes.put_u8(0);
+    bytes.put_u32(message.len() as u32);
+    bytes.put_slice(message);
     client.send_bytes(&bytes);
     String::from_utf8_lossy(&client.read_to_end().unwrap()).to_lowercase()
 }
@@ -159,16 +162,16 @@ fn the_cluster_s_own_services_are_not_on_the_client_port() {
         "/ottla.v1.Node/Probe",
         "/ottla.v1.Nobody/Nothing",
     ] {
-        let answer = call(scene.client(), path);
+        let answer = call(scene.client(), path, &[]);
         assert!(answer.contains("grpc-status: 12"), "{path}: {answer}");
         scene.after(path, "UNIMPLEMENTED");
     }
     // What the port does have answers otherwise, and so does the internal port.
-    let listed = call(scene.client(), "/ottla.v1.Admin/ListBrokers");
+    let listed = call(scene.client(), "/ottla.v1.Admin/ListBrokers", &[]);
     assert!(!listed.contains("grpc-status: 12"), "{listed}");
     let mut internal = scene.node.address();
     internal.set_port(internal.port() + 10_000);
-    let probed = call(Client::connect(internal), "/ottla.v1.Node/Probe");
+    let probed = call(Client::connect(internal), "/ottla.v1.Node/Probe", &[]);
     assert!(!probed.contains("grpc-status: 12"), "{probed}");
 }
 
