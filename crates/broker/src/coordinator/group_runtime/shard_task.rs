@@ -39,6 +39,9 @@ pub(super) const QUEUE: usize = 8192;
 const ROUND: usize = 512;
 /// Bytes of records from which on a round is closed.
 const ROUND_BYTES: usize = 512 << 10;
+/// How long a round is decided before it is closed: the target of a group of thousands takes milliseconds, and
+/// each of its members that joins asks for one, while others wait and a worker is held.
+const ROUND_TIME: Duration = Duration::from_millis(20);
 /// How often it is looked whether a shard can write again whose timers are due.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
@@ -292,7 +295,9 @@ impl<'a> Round<'a> {
             decided.add(self.shard.topics_deleted(now, &self.task.deleted_topics));
             decided.topics_forgotten = true;
         }
+        let began = Instant::now();
         while decided.bytes < ROUND_BYTES
+            && began.elapsed() < ROUND_TIME
             && let Some(job) = jobs.next()
         {
             match (job, writable) {
