@@ -18,7 +18,9 @@ use std::{
 use protocol::{Offset, ProducerEpoch, ProducerId};
 
 use crate::{
+    disk,
     durable_file::write_atomically,
+    error::StorageError,
     producers::{ProducerBatch, ProducerEntry, ProducerState},
 };
 
@@ -290,20 +292,20 @@ pub fn load_latest_snapshot(
 }
 
 /// Removes the snapshots above `offset`: after a truncation they tell of batches that are gone.
-pub fn remove_snapshots_above(dir: &Path, offset: Offset) -> io::Result<()> {
+pub fn remove_snapshots_above(dir: &Path, offset: Offset) -> Result<(), StorageError> {
     remove_snapshots(dir, |snapshot| snapshot > offset)
 }
 
 /// Removes the snapshots below `offset`: those of segments that retention deleted.
-pub fn remove_snapshots_below(dir: &Path, offset: Offset) -> io::Result<()> {
+pub fn remove_snapshots_below(dir: &Path, offset: Offset) -> Result<(), StorageError> {
     remove_snapshots(dir, |snapshot| snapshot < offset)
 }
 
-fn remove_snapshots(dir: &Path, gone: impl Fn(Offset) -> bool) -> io::Result<()> {
-    for offset in list_snapshots(dir)?.into_iter().filter(|&offset| gone(offset)) {
-        fs::remove_file(snapshot_path(dir, offset))?;
-    }
-    Ok(())
+fn remove_snapshots(dir: &Path, gone: impl Fn(Offset) -> bool) -> Result<(), StorageError> {
+    let all = list_snapshots(dir).map_err(StorageError::io("list", dir))?;
+    all.into_iter()
+        .filter(|&offset| gone(offset))
+        .try_for_each(|offset| disk::remove(&snapshot_path(dir, offset)))
 }
 
 #[cfg(test)]

@@ -5,10 +5,12 @@
 //! or say that it has failed, as the operation demands.
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     fs, io,
     path::{Path, PathBuf},
     rc::Rc,
+    sync::Arc,
+    time::Duration,
 };
 
 use protocol::{LeaderEpoch, Offset, ProducerId};
@@ -16,7 +18,7 @@ use rustix::io::Errno;
 
 use super::{Log, OpenOptions};
 use crate::{
-    AppendError, StorageError,
+    AppendError, LogConfig, StorageError,
     disk::faults,
     test_support::{TestLog, batch, lead, read_all, sequenced, small, synced_below, try_lead},
 };
@@ -210,6 +212,53 @@ fn a_crash_anywhere_in_retention_loses_only_what_is_deleted() {
             assert_eq!(last, Some(39), "before {}", image.before);
         }
     }
+}
+
+/// Retention may have hundreds of files to rename and to unlink: whoever appends must not wait for one of
+/// them.
+#[test]
+fn retention_stops_no_append() {
+    let TestLog { dir: _dir, log } = TestLog::new(LogConfig {
+        retention_bytes: Some(1500),
+        ..small()
+    });
+    let log = Arc::new(log);
+    for sequence in 0..60 {
+        lead(&log, sequenced(1, 0, sequence), 0);
+    }
+    log.flush().expect("flush");
+    let (beside, next) = (Arc::clone(&log), Rc::new(Cell::new(60)));
+    let appended = Rc::clone(&next);
+    let append = move |_: &'static str, _: &Path| {
+        let (log, sequence) = (Arc::clone(&beside), appended.get());
+        let (done, is_done) = std::sync::mpsc::channel();
+        let appending = std::thread::spawn(move || {
+            lead(&log, sequenced(1, 0, sequence), 0);
+            log.flush().expect("flush");
+            let _ = done.send(());
+        });
+        is_done
+            .recv_timeout(Duration::from_secs(60))
+            .expect("an append passes whatever is renamed or removed");
+        appending.join().expect("appended");
+        appended.set(sequence + 1);
+        Ok(())
+    };
+    let deleted = faults::with(append, || {
+        log.advance_log_start(Offset(17)).expect("advance");
+        log.delete_expired(0, Offset(60)).expect("retention")
+    });
+    assert!(
+        deleted > 0 && next.get() > 80,
+        "{deleted} segments, {}",
+        next.get()
+    );
+    assert_eq!(log.log_end_offset(), Offset(i64::from(next.get())));
+    let start = log.log_start_offset();
+    assert_eq!(
+        read_all(&log, start.0, 1 << 20).len() as i64,
+        i64::from(next.get()) - start.0
+    );
 }
 
 #[test]
@@ -410,18 +459,18 @@ fn a_truncation_that_cannot_begin_changes_nothing() {
 #[test]
 fn a_flush_that_a_truncation_crosses_publishes_nothing() {
     let TestLog { dir: _dir, log } = TestLog::new(small());
-    let log = std::sync::Arc::new(log);
+    let log = Arc::new(log);
     for _ in 0..4 {
         lead(&log, batch(1, 50), 0);
     }
-    let crossing = std::sync::Arc::clone(&log);
+    let crossing = Arc::clone(&log);
     let mut crossed = false;
     let durable = faults::with(
         move |operation, path| {
             if operation == "sync" && path.to_string_lossy().ends_with(".log") && !crossed {
                 crossed = true;
                 // On another thread, as it happens, so that the hook does not meet itself.
-                let log = std::sync::Arc::clone(&crossing);
+                let log = Arc::clone(&crossing);
                 let truncation = std::thread::spawn(move || {
                     log.truncate_to(Offset(2)).expect("truncate");
                     lead(&log, batch(3, 50), 1);

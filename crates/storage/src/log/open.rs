@@ -130,6 +130,8 @@ impl Log {
     /// Ends the log: nothing can be appended or changed any more. A clean end flushes everything and
     /// writes indexes and a producer snapshot, so that the next open need not scan.
     pub fn close(&self, clean: bool) -> Result<(), StorageError> {
+        // Whoever is at the log's files has come to its end, and nobody begins after this.
+        let _structure = self.structure.lock();
         if clean {
             let mut writer = self.writer.lock();
             self.check_usable(&writer)?;
@@ -238,7 +240,9 @@ fn look(dir: &Path, files: &Arc<LogFiles>) -> Result<Found, StorageError> {
                     .map_err(StorageError::io("stat", &entry.path()))?;
                 logs.push((base, metadata.len()));
             }
-            Some((base, FileKind::OffsetIndex | FileKind::TimeIndex)) => others.push((base, entry.path())),
+            Some((base, FileKind::OffsetIndex | FileKind::TimeIndex | FileKind::TransactionIndex)) => {
+                others.push((base, entry.path()));
+            }
             _ => {}
         }
     }
@@ -320,7 +324,7 @@ fn open_segments(
         .partition_point(|segment| segment.base() <= synced)
         .saturating_sub(1);
     let tail = recovery.run(&mut segments, begin)?;
-    producer_snapshot::remove_snapshots_above(dir, tail.end).map_err(StorageError::io("remove", dir))?;
+    producer_snapshot::remove_snapshots_above(dir, tail.end)?;
     for segment in &segments[scan.min(segments.len() - 1)..] {
         segment.hold_for_write()?;
     }

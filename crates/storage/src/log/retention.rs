@@ -1,4 +1,16 @@
 //! The log's beginning moves: retention, DeleteRecords, purging.
+//!
+//! Appends do not wait for the disk here. What they, a flush and readers must see as one step happens under
+//! the writer lock, in memory: the new start, the epochs and segments that lie below it, and that nobody
+//! syncs those any more (from [`Log::lift_start`] on). The files follow under the structure lock alone:
+//! nothing is looked up in a segment that is not listed, and whoever still has one from an older list looks
+//! again when its files are not there. Unlinking, which takes long for large files, needs no lock at all.
+//!
+//! Nothing of it is synced. A crash in between leaves segments below the start: all of them, or the newest
+//! ones, since the oldest go first. They come back with the log, below the start that the checkpoint tells,
+//! or, until it is written, as records that are deleted once more. A segment's `.log` goes before what
+//! belongs to it: were its transaction index gone first, records of aborted transactions would come back as
+//! if they counted.
 
 use std::{
     path::PathBuf,
@@ -6,6 +18,7 @@ use std::{
     time::Instant,
 };
 
+use parking_lot::MutexGuard;
 use protocol::Offset;
 
 use super::{Log, SegmentList, Writer};
@@ -29,20 +42,26 @@ impl Log {
     /// wholly below it. Their files are renamed `.deleted` and removed by [`Log::remove_deleted`]
     /// after `file.delete.delay.ms`; at once where that is zero.
     pub fn advance_log_start(&self, offset: Offset) -> Result<(), StorageError> {
-        let _structure = self.structure.lock();
-        let mut writer = self.writer.lock();
-        self.check_usable(&writer)?;
-        if offset > self.log_end_offset() {
-            return Err(self.out_of_range(offset));
-        }
-        self.move_start(&mut writer, offset).map(|_| ())
+        let structure = self.structure.lock();
+        let gone = {
+            let mut writer = self.writer.lock();
+            self.check_usable(&writer)?;
+            if offset > self.log_end_offset() {
+                return Err(self.out_of_range(offset));
+            }
+            self.lift_start(&mut writer, offset)
+        };
+        self.discard(&structure, &gone)?;
+        drop(structure);
+        self.remove_deleted();
+        Ok(())
     }
 
     /// Deletes the oldest segments that `retention.ms` or `retention.bytes` no longer keeps, none that
     /// reaches beyond `upper` (the high watermark). Returns how many. Does nothing unless
     /// `cleanup.policy` contains `delete`.
     pub fn delete_expired(&self, now_ms: i64, upper: Offset) -> Result<usize, StorageError> {
-        let _structure = self.structure.lock();
+        let structure = self.structure.lock();
         self.check_usable(&self.writer.lock())?;
         let config = self.config.load_full();
         if !config.delete {
@@ -70,27 +89,36 @@ impl Log {
             self.roll_locked(&mut writer)?;
         }
         let start = self.segments.load()[expired].base();
-        self.move_start(&mut writer, start)
+        let gone = self.lift_start(&mut writer, start);
+        drop(writer);
+        self.discard(&structure, &gone)?;
+        drop(structure);
+        self.remove_deleted();
+        Ok(gone.len())
     }
 
     /// Removes the files of segments that were deleted `file.delete.delay.ms` ago. Returns how many
     /// files went.
     pub fn remove_deleted(&self) -> usize {
         let delay = self.config.load().file_delete_delay;
-        let mut deleted = self.deleted.lock();
-        let before = deleted.len();
-        deleted.retain(|file| {
-            file.since.elapsed() < delay
-                || match std::fs::remove_file(&file.path) {
-                    Ok(()) => false,
-                    Err(error) if error.kind() == std::io::ErrorKind::NotFound => false,
-                    Err(error) => {
-                        tracing::warn!(path = %file.path.display(), %error, "deleted segment could not be removed");
-                        true
-                    }
+        // Nobody who deletes more waits until these are gone.
+        let due: Vec<_> = self
+            .deleted
+            .lock()
+            .extract_if(.., |file| file.since.elapsed() >= delay)
+            .collect();
+        let (mut removed, mut stay) = (0, Vec::new());
+        for file in due {
+            match disk::remove(&file.path) {
+                Ok(()) => removed += 1,
+                Err(error) => {
+                    tracing::warn!(path = %file.path.display(), %error, "deleted segment could not be removed");
+                    stay.push(file);
                 }
-        });
-        before - deleted.len()
+            }
+        }
+        self.deleted.lock().extend(stay);
+        removed
     }
 
     /// How many of the oldest segments are older than `retention_ms`.
@@ -124,10 +152,12 @@ impl Log {
         Ok(expired)
     }
 
-    /// Returns how many segments were deleted.
-    fn move_start(&self, writer: &mut Writer, offset: Offset) -> Result<usize, StorageError> {
+    /// Moves the start to `offset`, where that lies ahead, and takes the segments that lie wholly below it
+    /// from the list: they are the caller's to [`Self::discard`]. Memory only; the caller holds the structure
+    /// lock too.
+    fn lift_start(&self, writer: &mut Writer, offset: Offset) -> SegmentList {
         if offset <= self.log_start_offset() {
-            return Ok(0);
+            return Vec::new();
         }
         let segments = self.segments.load_full();
         let gone = segments
@@ -136,37 +166,41 @@ impl Log {
             .count();
         self.start.store(offset.0, Ordering::Release);
         writer.epochs_dirty |= self.epochs.write().truncate_from_start(offset);
-        if gone == 0 {
-            return Ok(0);
+        let (gone, kept) = segments.split_at(gone);
+        if !gone.is_empty() {
+            self.segments.store(Arc::new(SegmentList::from(kept)));
+            writer.unsynced.retain(|segment| segment.base() >= kept[0].base());
         }
-        let (old, kept) = segments.split_at(gone);
-        self.segments.store(Arc::new(SegmentList::from(kept)));
-        writer.unsynced.retain(|segment| segment.base() >= kept[0].base());
-        for segment in old {
+        gone.to_vec()
+    }
+
+    /// Gives the files of segments that are not listed any more, the oldest first, to
+    /// [`Log::remove_deleted`].
+    fn discard(&self, _structure: &MutexGuard<'_, ()>, gone: &[Arc<Segment>]) -> Result<(), StorageError> {
+        if gone.is_empty() {
+            return Ok(());
+        }
+        for segment in gone {
             self.delete_files(segment)?;
         }
-        let dir = self.files.dir();
-        producer_snapshot::remove_snapshots_below(&dir, kept[0].base())
-            .map_err(StorageError::io("remove", &dir))?;
-        self.remove_deleted();
-        Ok(gone)
+        let first = self.segments.load()[0].base();
+        producer_snapshot::remove_snapshots_below(&self.files.dir(), first)
     }
 
     fn delete_files(&self, segment: &Segment) -> Result<(), StorageError> {
         segment.close();
-        let mut deleted = self.deleted.lock();
         for kind in [
+            FileKind::Log,
             FileKind::OffsetIndex,
             FileKind::TimeIndex,
             FileKind::TransactionIndex,
-            FileKind::Log,
         ] {
             let path = segment.path(kind);
             let mut renamed = path.clone().into_os_string();
             renamed.push(DELETED_SUFFIX);
             let renamed = PathBuf::from(renamed);
             if disk::rename(&path, &renamed)? {
-                deleted.push(Deleted {
+                self.deleted.lock().push(Deleted {
                     path: renamed,
                     since: Instant::now(),
                 });

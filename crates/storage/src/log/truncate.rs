@@ -116,8 +116,7 @@ impl Log {
     }
 
     fn remove_snapshots_above(&self, offset: Offset) -> Result<(), StorageError> {
-        let dir = self.files.dir();
-        producer_snapshot::remove_snapshots_above(&dir, offset).map_err(StorageError::io("remove", &dir))
+        producer_snapshot::remove_snapshots_above(&self.files.dir(), offset)
     }
 
     /// The producers' state as of `end`, from the newest snapshot below it and the batches after that.
