@@ -115,8 +115,12 @@ impl Log {
     /// offset. `now_ms` is ms since 1970.
     pub fn dirtiness(&self, stable: Offset, now_ms: i64) -> Result<Dirtiness, StorageError> {
         self.check_open()?;
-        // Before anything else is looked at: whatever is cut from here on, `compact` notices.
-        let generation = self.generation();
+        // The generation comes before anything else is looked at: whatever is cut from there on, `compact`
+        // notices.
+        self.unless_crossed(|generation| self.dirtiness_at(generation, stable, now_ms))
+    }
+
+    fn dirtiness_at(&self, generation: u64, stable: Offset, now_ms: i64) -> Result<Dirtiness, StorageError> {
         let config = self.config();
         let segments = self.segments.load_full();
         let (active, sealed) = segments.split_last().expect("a log has an active segment");
@@ -160,9 +164,18 @@ impl Log {
         resources: &CompactionResources<'_>,
     ) -> Result<Compacted, CompactError> {
         let generation = dirtiness.generation;
+        let first = |log: &Self| log.segments.load()[0].base();
+        let began_with = first(self);
         let done = cleaning::run(self, dirtiness, now_ms, resources).map_err(|error| {
             // What fails for want of files that were taken away says nothing about the log.
-            if self.is_closed() || self.generation() != generation {
+            let trimmed = || first(self) != began_with;
+            let interrupted = match &error {
+                CompactError::Storage(error) if error.is_not_found() => {
+                    self.was_left(generation) || trimmed()
+                }
+                _ => self.was_left(generation),
+            };
+            if interrupted {
                 CompactError::Interrupted
             } else {
                 error
@@ -174,6 +187,11 @@ impl Log {
             self.first_dirty.advance(&self.files.dir(), done.cleaned_to)?;
         }
         Ok(done)
+    }
+
+    /// Whether the log was closed, or cut since `generation`.
+    fn was_left(&self, generation: u64) -> bool {
+        self.is_closed() || self.generation() != generation
     }
 }
 

@@ -1,6 +1,6 @@
 //! Readers and writers beside a cleaning.
 
-use std::sync::atomic::AtomicI64;
+use std::sync::{Arc, atomic::AtomicI64};
 
 use super::*;
 use crate::ReadRequest;
@@ -107,4 +107,72 @@ fn walks_beside_cleanings_miss_nothing() {
     compact(&log, 0);
     assert_eq!(offsets(&log), (RECORDS - KEYS..RECORDS).collect::<Vec<_>>());
     assert_sound_files(&log.dir());
+}
+
+/// Runs `body` with `log`'s start moved to `start`, by another thread, just before the `nth` operation of this
+/// thread that opens a `.log`.
+fn trimming<T>(log: &Arc<Log>, nth: usize, start: i64, body: impl FnOnce() -> T) -> T {
+    let (log, mut seen) = (Arc::clone(log), 0);
+    let trim = move |operation: &'static str, path: &Path| {
+        if operation == "open" && path.extension().is_some_and(|extension| extension == "log") {
+            seen += 1;
+            if seen == nth {
+                let log = Arc::clone(&log);
+                let trimming = std::thread::spawn(move || log.advance_log_start(Offset(start)));
+                trimming.join().expect("no panic").expect("advance");
+            }
+        }
+        Ok(())
+    };
+    crate::disk::faults::with(trim, body)
+}
+
+/// What a cleaning finds gone because retention, or DeleteRecords, has taken it, says nothing about the log:
+/// it begins again at once.
+#[test]
+fn a_start_that_moves_interrupts_a_cleaning() {
+    for nth in 1..=4 {
+        let TestLog { dir: _dir, log } = TestLog::new(config());
+        let log = Arc::new(log);
+        for i in 0..60 {
+            put(&log, &format!("k{}", i % 7), Some("x"));
+        }
+        log.roll(0).expect("roll");
+        log.flush().expect("flush");
+        assert!(log.segment_count() > 4);
+        let cleaned = trimming(&log, nth, 50, || try_compact(&log, 100, 0, 1 << 20));
+        assert!(
+            matches!(cleaned, Err(CompactError::Interrupted)),
+            "{nth}: {cleaned:?}"
+        );
+        assert!(!log.has_failed());
+        let left = |log: &Log| {
+            let offsets = offsets(log).into_iter();
+            offsets.filter(|&offset| offset >= 50).collect::<Vec<_>>()
+        };
+        assert_eq!(left(&log), (50..60).collect::<Vec<_>>());
+        compact(&log, 0);
+        assert_eq!(left(&log), (53..60).collect::<Vec<_>>());
+        assert_sound_files(&log.dir());
+    }
+}
+
+/// Nor does what is found out about it before.
+#[test]
+fn how_dirty_a_log_is_can_be_said_while_its_start_moves() {
+    let TestLog { dir: _dir, log } = TestLog::new(LogConfig {
+        max_compaction_lag: Some(std::time::Duration::from_secs(1)),
+        ..config()
+    });
+    let log = Arc::new(log);
+    for _ in 0..60 {
+        put(&log, "k", Some("x"));
+    }
+    log.roll(0).expect("roll");
+    log.flush().expect("flush");
+    let dirtiness = trimming(&log, 1, 50, || log.dirtiness(Offset(60), 0)).expect("known");
+    assert_eq!(
+        (dirtiness.first_dirty, dirtiness.first_uncleanable),
+        (Offset(50), Offset(60))
+    );
 }
