@@ -4,7 +4,7 @@ mod support;
 
 use protocol::{
     LeaderEpoch, Offset, ProducerId,
-    batch::{Batches, TimestampType, verify_crc},
+    batch::{BatchBuilder, Batches, TimestampType, put_record, verify_crc},
 };
 use storage::{AppendError, AppendOutcome, LeaderAppend, LogConfig, StorageError};
 use support::*;
@@ -350,6 +350,39 @@ fn time_finds_the_first_record_at_or_after_it() {
         (newest.timestamp, newest.offset, newest.leader_epoch),
         (1590, Offset(58), LeaderEpoch(7))
     );
+}
+
+/// DeleteRecords may have taken the newest record, inside a segment, and inside a batch.
+#[test]
+fn the_newest_record_is_one_that_is_still_there() {
+    let log = TestLog::new(LogConfig {
+        index_interval_bytes: 1,
+        ..LogConfig::default()
+    });
+    let times = [10, 90, 20, 80, 30, 70, 40, 60, 50, 50];
+    // In batches of two records.
+    for pair in times.chunks(2) {
+        let builder = BatchBuilder {
+            base_timestamp: pair[0],
+            max_timestamp: pair[0].max(pair[1]),
+            ..BatchBuilder::default()
+        };
+        let mut framed = Vec::new();
+        for (time, delta) in pair.iter().zip(0..) {
+            put_record(&mut framed, time - pair[0], delta, (None, Some(b"v")), []);
+        }
+        lead(&log, builder.build(&framed, 2).into(), 1);
+    }
+    for start in 0..10 {
+        log.advance_log_start(Offset(start)).expect("advance");
+        let left = times.iter().zip(0..).skip(start as usize);
+        let expected = left.max_by_key(|&(&time, offset)| (time, -offset));
+        let found = log.max_timestamp().expect("search").expect("some");
+        let (time, offset) = expected.expect("some are left");
+        assert_eq!((found.timestamp, found.offset.0), (*time, offset), "from {start}");
+    }
+    log.advance_log_start(Offset(10)).expect("advance");
+    assert_eq!(log.max_timestamp().expect("search"), None);
 }
 
 #[test]

@@ -14,5 +14,5 @@ mod walk;
 
 pub use open::{OpenBounds, open};
 pub use recompress::{RecompressError, recompress};
-pub use timestamp_search::{SearchError, first_at_or_after};
+pub use timestamp_search::{SearchError, first_at_or_after, largest_timestamp};
 pub use walk::{Deltas, Malformed, RecordView, RecordWalk, Span, WalkError, put_with_timestamp_delta};

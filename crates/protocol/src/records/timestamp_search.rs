@@ -1,6 +1,6 @@
 //! Finds a record by its timestamp within a batch from the log, for ListOffsets.
 
-use std::io::BufRead;
+use std::{io::BufRead, ops::ControlFlow};
 
 use super::{
     open::{OpenBounds, open},
@@ -48,23 +48,51 @@ pub fn first_at_or_after(
     if header.max_timestamp < timestamp || header.last_offset() < from {
         return Ok(None);
     }
+    visit(batch, &header, |at, offset| {
+        if at >= timestamp && offset >= from {
+            ControlFlow::Break((at, offset))
+        } else {
+            ControlFlow::Continue(())
+        }
+    })
+}
+
+/// The largest timestamp (ms since 1970) of the records of `batch`, as for [`first_at_or_after`], that have
+/// the offset `from` or a later one. `None` where there is no such record.
+pub fn largest_timestamp(batch: &[u8], from: Offset) -> Result<Option<i64>, SearchError> {
+    let header = BatchHeader::parse(batch)?;
+    let mut largest = None;
+    visit::<()>(batch, &header, |at, offset| {
+        if offset >= from {
+            largest = largest.max(Some(at));
+        }
+        ControlFlow::Continue(())
+    })?;
+    Ok(largest)
+}
+
+/// Calls `each` with the timestamp and the offset of every record, until it breaks.
+fn visit<T>(
+    batch: &[u8],
+    header: &BatchHeader,
+    each: impl FnMut(i64, Offset) -> ControlFlow<T>,
+) -> Result<Option<T>, SearchError> {
     let records = &batch[batch::HEADER_LEN..header.size];
     match header.compression()? {
-        Compression::None => search(records, &header, timestamp, from),
+        Compression::None => visit_opened(records, header, each),
         codec => {
             let opened =
                 open(codec, records, OpenBounds::STORED).map_err(|error| of_walk(error.into(), 0))?;
-            search(opened, &header, timestamp, from)
+            visit_opened(opened, header, each)
         }
     }
 }
 
-fn search(
+fn visit_opened<T>(
     records: impl BufRead,
     header: &BatchHeader,
-    timestamp: i64,
-    from: Offset,
-) -> Result<Option<(i64, Offset)>, SearchError> {
+    mut each: impl FnMut(i64, Offset) -> ControlFlow<T>,
+) -> Result<Option<T>, SearchError> {
     let mut walk = RecordWalk::new(records, header, Deltas::Ascending);
     loop {
         match walk.next_record() {
@@ -74,8 +102,8 @@ fn search(
                     TimestampType::CreateTime => record.timestamp,
                     TimestampType::LogAppendTime => header.max_timestamp,
                 };
-                if at >= timestamp && offset >= from {
-                    return Ok(Some((at, offset)));
+                if let ControlFlow::Break(found) = each(at, offset) {
+                    return Ok(Some(found));
                 }
             }
             Ok(None) => return Ok(None),

@@ -20,6 +20,9 @@ fn records_are_found_by_time() {
         assert_eq!(find(0, 102), Some((NOW + 2, Offset(102))));
         assert_eq!(find(3, 102), None);
         assert_eq!(find(0, 103), None);
+        let largest = |from| largest_timestamp(&batch, Offset(from)).expect("sound");
+        let after = [0, 101, 102, 103].map(largest);
+        assert_eq!(after, [Some(NOW + 50), Some(NOW + 50), Some(NOW + 2), None]);
 
         batch::set_log_append_time(&mut batch, NOW + 999);
         let find = |at: i64, from: i64| first_at_or_after(&batch, NOW + at, Offset(from)).expect("sound");
