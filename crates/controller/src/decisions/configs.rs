@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use metadata::{
     ClusterImage, ConfigResource,
     configs::{
-        CleanerSettings, ConfigError, ConfigKind, GroupTimes, NodeDefaults, Scope, config_kind,
-        effective_value, list_items, validate,
+        CleanerSettings, ConfigError, ConfigKind, GroupTimes, NodeDefaults, Scope, TopicSettings,
+        config_kind, effective_value, list_items, validate,
     },
     records,
 };
@@ -118,8 +118,12 @@ fn alter(
         .collect();
     let changed = with_consequences(view, &resource, made)?;
     check_cleaner(view.image, &changed.0, &resource)?;
-    if let ConfigResource::Group(group) = &resource {
-        GroupTimes::set_for(&changed.0, group).check(&changed.0, view.defaults)?;
+    match &resource {
+        ConfigResource::Group(group) => {
+            GroupTimes::set_for(&changed.0, group).check(&changed.0, view.defaults)?;
+        }
+        ConfigResource::Topic(name) => TopicSettings::check(&changed.0, name, view.defaults)?,
+        ConfigResource::Broker(_) | ConfigResource::ClusterDefault => {}
     }
     Ok(changed)
 }

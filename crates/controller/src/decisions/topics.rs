@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use metadata::{
     ClusterImage, ConfigResource, PartitionRegistration,
-    configs::{Scope, describe, min_insync_replicas, validate},
+    configs::{Scope, TopicSettings, describe, min_insync_replicas, validate},
     records,
 };
 use protocol::{
@@ -80,13 +80,14 @@ fn create_topic(
     };
     let id = fresh_id();
     let mut made = vec![records::topic_record(id, &name)];
-    let resource = ConfigResource::Topic(name);
+    let resource = ConfigResource::Topic(name.clone());
     made.extend(
         wish.configs
             .iter()
             .map(|config| records::config_record(&resource, &config.key, config.value.as_deref())),
     );
     let configured = working.image.speculate(&made)?;
+    TopicSettings::check(&configured, &name, working.view.defaults)?;
     made.extend(working.partition_records(&configured, id, 0, &assignments));
     working.add(made, assignments.len())?;
     let described = describe(&working.image, &resource, working.view.defaults);

@@ -270,3 +270,49 @@ fn cleaner_threads_are_not_left_without_memory() {
         assert_eq!(set(threads, "5"), [ErrorCode::InvalidConfig]);
     }
 }
+
+#[test]
+fn compaction_lags_that_contradict_each_other_are_refused() {
+    let mut cluster = Cluster::with_brokers(&[1], |_| "");
+    let (least, most) = ("min.compaction.lag.ms", "max.compaction.lag.ms");
+    cluster.create("t", &[1], &[(least, "100")]);
+    let set = |key: &str, value: &str| change(key, ConfigOp::Set, Some(value));
+    let delete = |key: &str| change(key, ConfigOp::Delete, None);
+    let refused = [ErrorCode::InvalidConfig];
+    let done = [ErrorCode::None];
+    // The other one stands already, or is changed by the same request.
+    assert_eq!(
+        alter(&mut cluster, topic("t", vec![set(most, "99")]), false),
+        refused
+    );
+    assert_eq!(
+        alter(&mut cluster, topic("t", vec![set(most, "100")]), false),
+        done
+    );
+    assert_eq!(
+        alter(&mut cluster, topic("t", vec![set(least, "101")]), false),
+        refused
+    );
+    let both = vec![set(least, "201"), set(most, "200")];
+    assert_eq!(alter(&mut cluster, topic("t", both), false), refused);
+    let both = vec![set(least, "200"), set(most, "200")];
+    assert_eq!(alter(&mut cluster, topic("t", both), false), done);
+    // One that goes stands in nobody's way any more.
+    let instead = vec![delete(most), set(least, "300")];
+    assert_eq!(alter(&mut cluster, topic("t", instead), false), done);
+    assert_eq!(alter(&mut cluster, topic("t", vec![set(most, "5")]), true), done);
+    // What takes the place of the one that goes may not fit either.
+    assert_eq!(
+        alter(&mut cluster, topic("t", vec![set(least, "5")]), false),
+        done
+    );
+    let of_cluster = vec![set("log.cleaner.max.compaction.lag.ms", "4")];
+    let of_cluster = vec![resource(ConfigResourceType::Broker, "", of_cluster)];
+    assert_eq!(alter(&mut cluster, of_cluster, false), done);
+    assert_eq!(
+        alter(&mut cluster, topic("t", vec![delete(most)]), false),
+        refused
+    );
+    let replaced = vec![delete(least), delete(most)];
+    assert_eq!(alter(&mut cluster, topic("t", replaced), false), done);
+}

@@ -51,6 +51,25 @@ fn create(cluster: &mut Cluster, topics: Vec<NewTopic>) -> Vec<CreatedTopic> {
 }
 
 #[test]
+fn a_topic_s_configuration_goes_together() {
+    let mut cluster = Cluster::with_brokers(&[1], |_| "");
+    let lags = |name: &str, least: &str, most: &str| {
+        let mut wish = configured(name, "min.compaction.lag.ms", Some(least));
+        wish.configs
+            .extend(configured(name, "max.compaction.lag.ms", Some(most)).configs);
+        wish
+    };
+    let created = create(&mut cluster, vec![lags("a", "6", "5"), lags("b", "5", "5")]);
+    let codes: Vec<_> = created.iter().map(|topic| code(topic.error.as_ref())).collect();
+    assert_eq!(codes, [ErrorCode::InvalidConfig, ErrorCode::None]);
+    let message = created[0].error.as_ref().map(|error| error.message.as_str());
+    assert_eq!(
+        message,
+        Some("conflict topic config setting min.compaction.lag.ms (6) > max.compaction.lag.ms (5)")
+    );
+}
+
+#[test]
 fn a_topic_is_created_whole() {
     let mut cluster = Cluster::with_brokers(&[1, 2, 3], |_| "");
     let created = create(

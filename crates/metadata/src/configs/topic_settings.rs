@@ -8,11 +8,14 @@ use protocol::{
 };
 
 use super::{
-    def::list_items,
+    def::{ConfigError, list_items},
     resolve::{NodeDefaults, topic_values},
     topic_table::topic_def,
 };
-use crate::ClusterImage;
+use crate::{ClusterImage, ConfigResource};
+
+const MIN_COMPACTION_LAG: &str = "min.compaction.lag.ms";
+const MAX_COMPACTION_LAG: &str = "max.compaction.lag.ms";
 
 /// `cleanup.policy`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,7 +114,7 @@ impl TopicSettings {
             flush_messages: lookup.number("flush.messages").unsigned_abs(),
             flush_interval: lookup.limit("flush.ms"),
             index_interval_bytes: lookup.size("index.interval.bytes"),
-            max_compaction_lag: lookup.limit("max.compaction.lag.ms"),
+            max_compaction_lag: lookup.limit(MAX_COMPACTION_LAG),
             max_message_bytes: lookup.size("max.message.bytes"),
             timestamp_after_max: lookup.duration("message.timestamp.after.max.ms"),
             timestamp_before_max: lookup.limit("message.timestamp.before.max.ms"),
@@ -120,7 +123,7 @@ impl TopicSettings {
                 _ => TimestampType::CreateTime,
             },
             min_cleanable_dirty_ratio: lookup.text("min.cleanable.dirty.ratio").parse().unwrap_or(0.5),
-            min_compaction_lag: lookup.duration("min.compaction.lag.ms"),
+            min_compaction_lag: lookup.duration(MIN_COMPACTION_LAG),
             min_insync_replicas: min_insync_replicas(image, topic, replication_factor),
             preallocate: lookup.truth("preallocate"),
             retention_bytes: u64::try_from(lookup.number("retention.bytes")).ok(),
@@ -129,6 +132,29 @@ impl TopicSettings {
             segment_index_bytes: lookup.size("segment.index.bytes"),
             segment_age: lookup.duration("segment.ms"),
             unclean_leader_election: lookup.truth("unclean.leader.election.enable"),
+        }
+    }
+
+    /// Whether what holds for `topic` goes together, as Kafka's `LogConfig.validateValues` asks: a record must
+    /// not be kept from compaction for longer than it may stay uncompacted. What nobody has set for the topic
+    /// itself is not its fault.
+    pub fn check(image: &ClusterImage, topic: &TopicName, node: &NodeDefaults) -> Result<(), ConfigError> {
+        let resource = ConfigResource::Topic(topic.clone());
+        if [MIN_COMPACTION_LAG, MAX_COMPACTION_LAG]
+            .iter()
+            .all(|key| image.config(&resource, key).is_none())
+        {
+            return Ok(());
+        }
+        let settings = Self::resolve(image, topic, node);
+        let least = settings.min_compaction_lag;
+        match settings.max_compaction_lag.filter(|most| least > *most) {
+            None => Ok(()),
+            Some(most) => Err(ConfigError::Conflict(format!(
+                "conflict topic config setting {MIN_COMPACTION_LAG} ({}) > {MAX_COMPACTION_LAG} ({})",
+                least.as_millis(),
+                most.as_millis()
+            ))),
         }
     }
 }
@@ -213,7 +239,7 @@ mod tests {
     use super::*;
     use crate::records;
 
-    fn image(settings: &[(crate::ConfigResource, &str, &str)]) -> ClusterImage {
+    fn image(settings: &[(ConfigResource, &str, &str)]) -> ClusterImage {
         let records: Vec<_> = settings
             .iter()
             .map(|(resource, key, value)| records::config_record(resource, key, Some(value)))
@@ -278,5 +304,49 @@ mod tests {
         );
         let topic = image(&[(Topic(name.clone()), "min.insync.replicas", "4")]);
         assert_eq!(min_insync_replicas(&topic, &name, 5), 4);
+    }
+
+    #[test]
+    fn compaction_lags_go_together_where_a_topic_has_one() {
+        use crate::ConfigResource::{ClusterDefault, Topic};
+        let name: TopicName = "t".parse().expect("valid");
+        let check = |of_topic: &[(&str, &str)], of_cluster: &[(&str, &str)]| {
+            let of_topic = of_topic
+                .iter()
+                .map(|&(key, value)| (Topic(name.clone()), key, value));
+            let of_cluster = of_cluster
+                .iter()
+                .map(|&(key, value)| (ClusterDefault, key, value));
+            let set: Vec<_> = of_topic.chain(of_cluster).collect();
+            TopicSettings::check(&image(&set), &name, &node(&[])).map_err(|error| error.to_string())
+        };
+        assert_eq!(
+            check(&[("min.compaction.lag.ms", "9223372036854775807")], &[]),
+            Ok(())
+        );
+        assert_eq!(check(&[("max.compaction.lag.ms", "1")], &[]), Ok(()));
+        assert_eq!(
+            check(
+                &[("min.compaction.lag.ms", "5"), ("max.compaction.lag.ms", "5")],
+                &[]
+            ),
+            Ok(())
+        );
+        let refused = Err(String::from(
+            "conflict topic config setting min.compaction.lag.ms (6) > max.compaction.lag.ms (5)",
+        ));
+        assert_eq!(
+            check(
+                &[("min.compaction.lag.ms", "6"), ("max.compaction.lag.ms", "5")],
+                &[]
+            ),
+            refused
+        );
+        // The one that the topic does not have comes from the cluster.
+        let of_cluster = [("log.cleaner.max.compaction.lag.ms", "5")];
+        assert_eq!(check(&[("min.compaction.lag.ms", "6")], &of_cluster), refused);
+        let both = [("log.cleaner.min.compaction.lag.ms", "6"), of_cluster[0]];
+        assert_eq!(check(&[("max.compaction.lag.ms", "5")], &both), refused);
+        assert_eq!(check(&[], &both), Ok(()));
     }
 }
