@@ -27,10 +27,15 @@ pub(crate) async fn handle(
     message: DescribeTopicPartitionsRequest,
 ) -> DescribeTopicPartitionsResponse {
     let image = request.broker.images.current();
-    let asked = message.response_partition_limit;
     let most = request.broker.config.max_partitions_described;
-    let limit = usize::try_from(asked).map_or(most, |asked| asked.min(most));
+    let limit = page_size(message.response_partition_limit, most);
     describe(&image, &request.listener, &message, limit)
+}
+
+/// How many partitions a page has at most: at least one, as in Kafka. A page of none would end where it
+/// began, and a client that follows its cursor would never come to an end.
+fn page_size(asked: i32, most: usize) -> usize {
+    usize::try_from(asked).unwrap_or(0).min(most).max(1)
 }
 
 /// Where a page begins: a topic, and a partition of it.
@@ -260,6 +265,23 @@ mod tests {
         );
         let (third, next) = page(&image, &asked(&[], Some(("c", 0))), 2);
         assert_eq!((third, next), (vec![(String::from("c"), 0, vec![0])], None));
+    }
+
+    #[test]
+    fn a_page_has_at_least_one_partition_and_at_most_as_many_as_the_broker_allows() {
+        let sizes = [i32::MIN, -1, 0, 1, 2, 3, i32::MAX].map(|asked| page_size(asked, 2));
+        assert_eq!(sizes, [1, 1, 1, 1, 2, 2, 2]);
+        assert_eq!(page_size(5, 0), 1);
+        // Whoever asks for nothing gets to the end all the same.
+        let image = image(&[("a", 2), ("b", 1)]);
+        let (mut pages, mut next) = (0, Some((String::from("a"), 0)));
+        while let Some((topic, partition)) = next {
+            let limit = page_size(0, 2000);
+            (_, next) = page(&image, &asked(&[], Some((&topic, partition))), limit);
+            pages += 1;
+            assert!(pages <= 3, "{next:?}");
+        }
+        assert_eq!(pages, 3);
     }
 
     #[test]
