@@ -6,7 +6,7 @@ use bytes::Bytes;
 use protocol::{
     ErrorCode, Offset,
     batch::{self, BatchBuilder, BatchHeader, Compression, TimestampType, put_record, put_varint},
-    records::{Malformed, OpenBounds, first_at_or_after, open, recompress},
+    records::{Malformed, OpenBounds, first_at_or_after, largest_timestamp, open, recompress},
 };
 
 use super::*;
