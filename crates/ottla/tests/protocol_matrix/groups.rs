@@ -250,6 +250,10 @@ pub(crate) fn list_groups(node: &DevNode, version: i16) {
     let group = format!("list-{version}");
     let mut client = coordinator(node, &group);
     stable(&mut client, &group);
+    // Groups of other partitions may still be loaded.
+    wait_for("all groups", || {
+        client.call(version, &ListGroupsRequest::default()).error_code == 0
+    });
     let mut list = |request: ListGroupsRequest| {
         let answer = client.call(version, &request);
         assert_eq!(answer.error_code, 0);
