@@ -12,7 +12,7 @@ use protocol::grpc::v1::{LatestOffset, OffsetQuery};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
-use crate::coordinator::group::{GroupLag, GroupShard};
+use crate::coordinator::group::{GROUP_STATES, GroupLag, GroupShard};
 use crate::coordinator::group_runtime::GroupCoordinator;
 use crate::grpc_admin::AdminService;
 use crate::http::PassingSeries;
@@ -20,19 +20,9 @@ use crate::metric_names;
 
 /// Between two measurements.
 const INTERVAL: Duration = Duration::from_secs(10);
-/// Ends of a partition that are remembered: ten minutes of them.
+/// Ends of a partition that are remembered at most. They reach back to when it was first seen: the older, the
+/// farther they are apart.
 const SAMPLES: usize = 60;
-/// Every state of a group, so that one that no group is in any more shows zero.
-const STATES: [&str; 7] = [
-    "Empty",
-    "PreparingRebalance",
-    "CompletingRebalance",
-    "Assigning",
-    "Reconciling",
-    "Stable",
-    "Dead",
-];
-
 /// A topic's name and a partition of it.
 type Place = (Arc<str>, i32);
 
@@ -59,7 +49,8 @@ pub(crate) async fn measure(
             .flat_map(|group| &group.offsets)
             .map(|(topic, partition, _)| (Arc::clone(topic), partition.get()))
             .collect();
-        ends.take(Instant::now(), ask(&admin, places).await);
+        let answered = ask(&admin, &places).await;
+        ends.take(Instant::now(), &places, answered);
         // All of them anew: what was not found is not shown any more.
         shown.show(&render(&found, &ends, Instant::now()));
     }
@@ -68,14 +59,15 @@ pub(crate) async fn measure(
 fn report_groups(found: &[GroupLag]) {
     let members: usize = found.iter().map(|group| group.members).sum();
     metrics::gauge!(metric_names::GROUP_MEMBERS).set(members as f64);
-    for state in STATES {
+    // All of them, so that one that no group is in any more shows zero.
+    for state in GROUP_STATES {
         let count = found.iter().filter(|group| group.state == state).count();
         metrics::gauge!(metric_names::GROUPS, "state" => state).set(count as f64);
     }
 }
 
 /// The ends of partitions, where their leaders say them.
-async fn ask(admin: &AdminService, places: BTreeSet<Place>) -> BTreeMap<Place, i64> {
+async fn ask(admin: &AdminService, places: &BTreeSet<Place>) -> BTreeMap<Place, i64> {
     let queries = places
         .iter()
         .map(|(topic, partition)| OffsetQuery {
@@ -86,9 +78,9 @@ async fn ask(admin: &AdminService, places: BTreeSet<Place>) -> BTreeMap<Place, i
         .collect();
     let answers = admin.find_offsets(queries, false).await;
     places
-        .into_iter()
+        .iter()
         .zip(answers)
-        .filter_map(|(place, answer)| Some((place, answer.offset?)))
+        .filter_map(|(place, answer)| Some((place.clone(), answer.offset?)))
         .collect()
 }
 
@@ -149,9 +141,10 @@ struct Lag {
 struct Ends(BTreeMap<Place, VecDeque<(Instant, i64)>>);
 
 impl Ends {
-    /// Takes a measurement. Partitions that nobody has committed for any more are forgotten.
-    fn take(&mut self, now: Instant, ends: BTreeMap<Place, i64>) {
-        self.0.retain(|place, _| ends.contains_key(place));
+    /// Takes a measurement of these places. Others are forgotten: nobody has committed for them any more.
+    /// One whose leader did not answer keeps what is known of it, and its lag grows older meanwhile.
+    fn take(&mut self, now: Instant, places: &BTreeSet<Place>, ends: BTreeMap<Place, i64>) {
+        self.0.retain(|place, _| places.contains(place));
         for (place, end) in ends {
             let samples = self.0.entry(place).or_default();
             // A topic deleted and created again begins anew.
@@ -159,7 +152,7 @@ impl Ends {
                 samples.clear();
             }
             if samples.len() == SAMPLES {
-                samples.pop_front();
+                thin_out(samples, now);
             }
             samples.push_back((now, end));
         }
@@ -194,6 +187,19 @@ impl Ends {
     }
 }
 
+/// Drops the sample that is missed least: whose neighbours are closest to each other, measured by its age.
+/// Never the oldest or the newest.
+fn thin_out(samples: &mut VecDeque<(Instant, i64)>, now: Instant) {
+    let missed = |at: usize| {
+        let gap = samples[at + 1].0 - samples[at - 1].0;
+        gap.as_secs_f64() / (now - samples[at].0).as_secs_f64()
+    };
+    let inner = 1..samples.len().saturating_sub(1);
+    if let Some(least) = inner.min_by(|&a, &b| missed(a).total_cmp(&missed(b))) {
+        samples.remove(least);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use protocol::{Offset, PartitionIndex};
@@ -204,7 +210,12 @@ mod tests {
         let place: Place = (Arc::from("orders"), 0);
         let (mut all, start) = (Ends::default(), Instant::now());
         for (at, &end) in (0..).zip(ends) {
-            all.take(start + INTERVAL * at, BTreeMap::from([(place.clone(), end)]));
+            let places = BTreeSet::from([place.clone()]);
+            all.take(
+                start + INTERVAL * at,
+                &places,
+                BTreeMap::from([(place.clone(), end)]),
+            );
         }
         (all, place, start + INTERVAL * (ends.len() as u32 - 1))
     }
@@ -228,6 +239,52 @@ mod tests {
         let (ends, place, now) = sampled(&[500, 3]);
         let lag = ends.lag(&place, 0, now).expect("known");
         assert_eq!((lag.records, lag.behind), (3, Duration::ZERO));
+    }
+
+    #[test]
+    fn a_leader_that_does_not_answer_leaves_what_is_known() {
+        let (mut ends, place, mut now) = sampled(&[100, 200]);
+        let places = BTreeSet::from([place.clone()]);
+        for _ in 0..3 {
+            now += INTERVAL;
+            ends.take(now, &places, BTreeMap::new());
+        }
+        let lag = ends.lag(&place, 100, now).expect("known");
+        assert_eq!((lag.records, lag.behind), (100, INTERVAL * 4));
+        now += INTERVAL;
+        ends.take(now, &places, BTreeMap::from([(place.clone(), 900)]));
+        let lag = ends.lag(&place, 100, now).expect("known");
+        assert_eq!((lag.records, lag.behind), (800, INTERVAL * 5), "it goes on");
+        // Nobody reads it any more.
+        ends.take(now, &BTreeSet::new(), BTreeMap::new());
+        assert_eq!(ends.lag(&place, 100, now), None);
+    }
+
+    #[test]
+    fn a_long_lag_is_seen_with_few_samples() {
+        /// A day of them.
+        const ROUNDS: i64 = 24 * 360;
+        let (mut ends, place, start) = sampled(&[0]);
+        let places = BTreeSet::from([place.clone()]);
+        let mut now = start;
+        for round in 1..=ROUNDS {
+            now += INTERVAL;
+            ends.take(now, &places, BTreeMap::from([(place.clone(), round)]));
+            assert!(ends.0[&place].len() <= SAMPLES);
+        }
+        for rounds in [1, 10, 100, 1000, ROUNDS - 1] {
+            let lag = ends.lag(&place, ROUNDS - rounds, now).expect("known");
+            let expected = INTERVAL.as_secs_f64() * rounds as f64;
+            let error = (lag.behind.as_secs_f64() - expected).abs();
+            // One record came in each round, so that what lies between two samples is no guess.
+            assert!(error < 0.001, "{rounds} rounds: {error} s");
+        }
+        let samples = ends.0.get_mut(&place).expect("known").make_contiguous();
+        assert_eq!(samples[0].0, start);
+        for pair in samples.windows(2) {
+            let (gap, age) = (pair[1].0 - pair[0].0, now - pair[0].0);
+            assert!(gap <= INTERVAL || gap * 2 <= age, "{gap:?} apart, {age:?} ago");
+        }
     }
 
     #[test]

@@ -45,4 +45,4 @@ pub use request::{Answer, Barrier, Caller, GroupReply, GroupRequest, Now, Outcom
 pub use shard::GroupShard;
 pub use subscription::{PatternError, TopicPattern};
 pub use topics::{TopicView, TopicsView};
-pub use views::{GroupKind, GroupLag, GroupSnapshot, LagView, Snapshot};
+pub use views::{GROUP_STATES, GroupKind, GroupLag, GroupSnapshot, LagView, Snapshot};

@@ -11,6 +11,17 @@ use super::{
     shard::{Group, GroupShard},
 };
 
+/// Every state of a group of either protocol, by Kafka's name. One that is `Dead` is not there.
+pub const GROUP_STATES: [&str; 7] = [
+    "Empty",
+    "PreparingRebalance",
+    "CompletingRebalance",
+    "Assigning",
+    "Reconciling",
+    "Stable",
+    "Dead",
+];
+
 /// The protocol of a group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GroupKind {
@@ -48,8 +59,7 @@ pub struct GroupLag {
     pub group: GroupId,
     /// Its protocol.
     pub kind: GroupKind,
-    /// Its state by Kafka's name: `Empty`, `PreparingRebalance`, `CompletingRebalance`, `Assigning`,
-    /// `Reconciling`, `Stable`.
+    /// Its state, of [`GROUP_STATES`].
     pub state: &'static str,
     /// How many members it has.
     pub members: usize,
