@@ -1,5 +1,7 @@
 //! Ending a broker on request: this one, or another by way of its own client port.
 
+use std::time::Duration;
+
 use metadata::ClusterImage;
 use protocol::{
     BrokerId,
@@ -12,7 +14,16 @@ use tonic::{
 };
 
 /// How long it may take to reach another broker.
-const CONNECT: std::time::Duration = std::time::Duration::from_secs(3);
+const CONNECT: Duration = Duration::from_secs(3);
+/// How long a broker may take to say that it ends.
+const GOODBYE: Duration = Duration::from_secs(3);
+/// How often a broker that works on an answer is looked at: one may take its time, and one that hangs is found
+/// out long before that.
+const LOOK_AT_PEER: Duration = Duration::from_secs(2);
+/// How long it may be silent when it is looked at.
+const SILENT_PEER: Duration = Duration::from_secs(3);
+/// The largest answer: the groups of a broker that has many.
+const LARGEST_ANSWER: usize = 64 << 20;
 
 /// Ends this broker, or asks another one to end.
 #[derive(Clone, Debug)]
@@ -64,7 +75,7 @@ impl NodeShutdown {
             self.requested.cancel();
             return Ok(());
         }
-        let mut admin = self.admin_of(image, id).await?;
+        let mut admin = self.admin_of(image, id, GOODBYE).await?;
         admin
             .shutdown_broker(ShutdownBrokerRequest { broker_id: id.get() })
             .await
@@ -72,21 +83,24 @@ impl NodeShutdown {
             .map_err(|status| ShutdownError::Failed(id, status))
     }
 
-    /// The administration service of broker `id` itself.
+    /// The administration service of broker `id` itself, which has `patience` for each answer.
     pub async fn admin_of(
         &self,
         image: &ClusterImage,
         id: BrokerId,
+        patience: Duration,
     ) -> Result<AdminClient<Channel>, ShutdownError> {
         let broker = image.brokers.get(&id).ok_or(ShutdownError::NotRegistered(id))?;
         let endpoint = broker.endpoints.first().ok_or(ShutdownError::NoListener(id))?;
         let channel = Endpoint::from_shared(format!("http://{}:{}", endpoint.host, endpoint.port))
             .map_err(|error| ShutdownError::Unreachable(id, error))?
             .connect_timeout(CONNECT)
-            .timeout(CONNECT)
+            .timeout(patience)
+            .http2_keep_alive_interval(LOOK_AT_PEER)
+            .keep_alive_timeout(SILENT_PEER)
             .connect()
             .await
             .map_err(|error| ShutdownError::Unreachable(id, error))?;
-        Ok(AdminClient::new(channel))
+        Ok(AdminClient::new(channel).max_decoding_message_size(LARGEST_ANSWER))
     }
 }

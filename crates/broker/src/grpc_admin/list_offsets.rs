@@ -8,12 +8,16 @@ use protocol::grpc::v1::offset_query::At;
 use protocol::grpc::v1::{AdminListOffsetsRequest, OffsetAnswer, OffsetQuery};
 use protocol::{BrokerId, ErrorCode, Offset, PartitionIndex, TopicPartition};
 use replication::{Isolation, ReadRefused};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
+use tonic::Status;
 
 use super::{AdminService, peer, refused};
 
-/// How long leaders are looked for and asked.
+/// How long leaders are looked for and asked: nothing here takes longer.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a leader has for its answer. Less than the above: while one that hangs is asked, another may be
+/// elected.
+const ATTEMPT: Duration = Duration::from_secs(3);
 /// Before a leader that has just changed is looked for again.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -23,7 +27,8 @@ impl AdminService {
         let deadline = Instant::now() + PATIENCE;
         let mut answers = vec![None; queries.len()];
         loop {
-            self.ask_leaders(&queries, &mut answers, passed_on).await;
+            self.ask_leaders(&queries, &mut answers, passed_on, deadline)
+                .await;
             let unsettled = |answer: &Option<OffsetAnswer>| answer.as_ref().is_none_or(asks_again);
             if passed_on || Instant::now() >= deadline || !answers.iter().any(unsettled) {
                 break;
@@ -45,7 +50,9 @@ impl AdminService {
         queries: &[OffsetQuery],
         answers: &mut [Option<OffsetAnswer>],
         passed_on: bool,
+        deadline: Instant,
     ) {
+        let until = deadline.min(Instant::now() + ATTEMPT);
         let image = self.broker.images.current();
         let me = self.broker.config.node_id;
         let mut elsewhere: BTreeMap<BrokerId, Vec<usize>> = BTreeMap::new();
@@ -69,7 +76,7 @@ impl AdminService {
         }
         let asked = elsewhere.into_iter().map(|(leader, positions)| async move {
             let queries: Vec<OffsetQuery> = positions.iter().map(|&at| queries[at].clone()).collect();
-            let replies = self.ask_peer(leader, queries).await;
+            let replies = self.ask_peer(leader, queries, until).await;
             positions.into_iter().zip(replies)
         });
         for replies in futures::future::join_all(asked).await {
@@ -79,15 +86,25 @@ impl AdminService {
         }
     }
 
-    async fn ask_peer(&self, leader: BrokerId, queries: Vec<OffsetQuery>) -> Vec<OffsetAnswer> {
+    async fn ask_peer(
+        &self,
+        leader: BrokerId,
+        queries: Vec<OffsetQuery>,
+        until: Instant,
+    ) -> Vec<OffsetAnswer> {
         let request = AdminListOffsetsRequest {
             queries: queries.clone(),
         };
-        let reply = match self.peer(leader).await {
-            Ok(mut peer) => peer.admin_list_offsets(peer::passed_on(request)).await,
-            Err(status) => Err(status),
+        let call = async {
+            let mut peer = self.peer(leader, ATTEMPT).await?;
+            peer.admin_list_offsets(peer::passed_on(request)).await
         };
-        match reply {
+        let reply = timeout_at(until, call).await;
+        let silent = |_| {
+            let why = format!("broker {leader}, which leads the partition, does not answer");
+            Err(Status::deadline_exceeded(why))
+        };
+        match reply.unwrap_or_else(silent) {
             Ok(reply) if reply.get_ref().answers.len() == queries.len() => reply.into_inner().answers,
             Ok(_) => all_failed(&queries, "it answered something else"),
             Err(status) => all_failed(&queries, status.message()),

@@ -45,7 +45,7 @@ const DEFAULT_TIMEOUT_MS: u32 = 30_000;
 const LONGEST_TIMEOUT_MS: u32 = 300_000;
 /// A little more than the controller is given, so that its own "timed out" arrives.
 const MARGIN: Duration = Duration::from_millis(500);
-/// How long a question to the controller may take.
+/// How long a question to the controller, or to another broker, may take.
 const QUESTION: Duration = Duration::from_secs(5);
 
 /// The service.
@@ -247,7 +247,7 @@ impl Admin for AdminService {
             ConfigResource::Broker(id) if *id != me => {
                 let mut admin = self
                     .shutdown
-                    .admin_of(&image, *id)
+                    .admin_of(&image, *id, QUESTION)
                     .await
                     .map_err(ShutdownError::into_status)?;
                 return admin.describe_configs(request).await;
@@ -406,7 +406,7 @@ impl Admin for AdminService {
         request: Request<ListGroupsRequest>,
     ) -> Result<Response<ListGroupsResponse>, Status> {
         let passed_on = peer::is_passed_on(&request);
-        let groups = self.list_all_groups(request.into_inner(), passed_on).await;
+        let groups = self.list_all_groups(request.into_inner(), passed_on).await?;
         Ok(Response::new(groups))
     }
 

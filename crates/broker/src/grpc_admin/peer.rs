@@ -1,6 +1,8 @@
 //! Calls that one broker makes of another in the name of a client: they are marked, so that they are
 //! answered where they arrive and go no further.
 
+use std::time::Duration;
+
 use protocol::BrokerId;
 use protocol::grpc::v1::admin_client::AdminClient;
 use tonic::{Request, Status, metadata::MetadataValue, transport::Channel};
@@ -26,11 +28,16 @@ pub(super) fn passed_on<T>(message: T) -> Request<T> {
 }
 
 impl AdminService {
-    /// The administration of another broker.
-    pub(super) async fn peer(&self, id: BrokerId) -> Result<AdminClient<Channel>, Status> {
+    /// The administration of another broker, which has `patience` for each answer. An error: it was not
+    /// asked anything.
+    pub(super) async fn peer(
+        &self,
+        id: BrokerId,
+        patience: Duration,
+    ) -> Result<AdminClient<Channel>, Status> {
         let image = self.broker.images.current();
         self.shutdown
-            .admin_of(&image, id)
+            .admin_of(&image, id, patience)
             .await
             .map_err(ShutdownError::into_status)
     }

@@ -12,19 +12,20 @@ use crate::{
     support::{Client, DevNode, text, topic_name},
 };
 
-const LEAVES: i32 = -1;
+/// The epoch of a member that goes.
+pub(crate) const LEAVES: i32 = -1;
 
 /// A member of a group, and what it reads.
-struct Member {
+pub(crate) struct Member {
     version: i16,
     group: String,
-    topic: Topic,
+    pub(crate) topic: Topic,
     id: String,
 }
 
 impl Member {
     /// One that has not joined yet, with a topic of its own.
-    fn new(node: &DevNode, version: i16, group: &str, topic_name: &str) -> Self {
+    pub(crate) fn new(node: &DevNode, version: i16, group: &str, topic_name: &str) -> Self {
         // Members make their ids themselves from version 1 on (KIP-1082).
         let id = if version >= 1 {
             Uuid::new_v4().to_string()
@@ -40,7 +41,7 @@ impl Member {
     }
 
     /// That nothing is new.
-    fn beat(&self, epoch: i32) -> ConsumerGroupHeartbeatRequest {
+    pub(crate) fn beat(&self, epoch: i32) -> ConsumerGroupHeartbeatRequest {
         ConsumerGroupHeartbeatRequest::default()
             .with_group_id(group_id(&self.group))
             .with_member_id(text(&self.id))
@@ -55,7 +56,7 @@ impl Member {
             .with_topic_partitions(Some(Vec::new()))
     }
 
-    fn send(
+    pub(crate) fn send(
         &self,
         client: &mut Client,
         request: &ConsumerGroupHeartbeatRequest,
@@ -65,7 +66,7 @@ impl Member {
 
     /// Comes, and has the topic's one partition, if not at once: a topic can be used a moment before the
     /// coordinator of a group has heard of it. Its epoch.
-    fn join(&mut self, client: &mut Client) -> i32 {
+    pub(crate) fn join(&mut self, client: &mut Client) -> i32 {
         let mut answer = self.send(client, &self.first());
         assert_eq!(answer.error_code, 0, "{:?}", answer.error_message);
         assert!(answer.member_epoch > 0 && answer.heartbeat_interval_ms > 0);

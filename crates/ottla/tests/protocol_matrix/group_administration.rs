@@ -11,6 +11,7 @@ use crate::{
     support::DevNode,
 };
 
+/// Calls `ottla groups`.
 fn ottla_groups(node: &DevNode, arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ottla"));
     command.arg("groups").args(arguments);
@@ -24,7 +25,7 @@ fn ottla_groups(node: &DevNode, arguments: &[&str]) -> Output {
 }
 
 /// The rows of a call that must succeed.
-fn rows(node: &DevNode, arguments: &[&str]) -> Vec<Value> {
+pub(crate) fn rows(node: &DevNode, arguments: &[&str]) -> Vec<Value> {
     let output = ottla_groups(node, arguments);
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{arguments:?}: {said}");
@@ -32,7 +33,7 @@ fn rows(node: &DevNode, arguments: &[&str]) -> Vec<Value> {
 }
 
 /// What a call says that must not succeed.
-fn refused(node: &DevNode, arguments: &[&str]) -> String {
+pub(crate) fn refused(node: &DevNode, arguments: &[&str]) -> String {
     let output = ottla_groups(node, arguments);
     assert!(!output.status.success(), "{arguments:?}");
     String::from_utf8_lossy(&output.stderr).into_owned()
@@ -57,6 +58,16 @@ fn groups_on_the_command_line() {
     assert_eq!(state_of(idle), Some("Empty".into()));
     let empty = rows(&node, &["list", "--state", "Empty"]);
     assert!(empty.iter().all(|row| row["state"] == "Empty"));
+    let of_type = |kind: &str| rows(&node, &["list", "--type", kind, "--state", "stable"]);
+    let members = |row: &Value| row["group"] == with_members;
+    assert!(of_type("classic").iter().any(members));
+    assert!(!of_type("Consumer").iter().any(members));
+    let slip = refused(&node, &["list", "--state", "stabel"]);
+    assert!(
+        slip.contains("\"stabel\"") && slip.contains("CompletingRebalance"),
+        "{slip}"
+    );
+    assert!(refused(&node, &["list", "--type", "share"]).contains("classic, consumer"));
 
     let described = rows(&node, &["describe", with_members]);
     assert_eq!(described.len(), 1);

@@ -130,7 +130,8 @@ pub(crate) fn delete_records(node: &DevNode, version: i16) {
     assert_eq!(answer.offset, 3);
 }
 
-fn delete_records_request(topic: &Topic, offset: i64) -> DeleteRecordsRequest {
+/// Removes everything before `offset`.
+pub(crate) fn delete_records_request(topic: &Topic, offset: i64) -> DeleteRecordsRequest {
     DeleteRecordsRequest::default()
         .with_timeout_ms(TIMEOUT_MS)
         .with_topics(vec![

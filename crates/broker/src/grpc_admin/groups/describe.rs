@@ -7,12 +7,42 @@ use kafka_protocol::messages::describe_groups_response::DescribedGroupMember;
 use kafka_protocol::messages::offset_fetch_request::OffsetFetchRequestGroup;
 use kafka_protocol::protocol::StrBytes;
 use protocol::ErrorCode;
+use protocol::grpc::v1::admin_client::AdminClient;
 use protocol::grpc::v1::offset_query::At;
-use protocol::grpc::v1::{DescribeGroupResponse, GroupMember, GroupOffset, LatestOffset, OffsetQuery};
+use protocol::grpc::v1::{
+    DescribeGroupRequest, DescribeGroupResponse, GroupMember, GroupOffset, LatestOffset, OffsetQuery,
+};
+use tonic::transport::Channel;
+use tonic::{Response, Status};
 
-use super::{GroupAnswer as _, assignment, consumer, kafka_error};
+use super::call::{Effect, GroupAnswer as _, GroupCall};
+use super::{assignment, consumer, kafka_error};
 use crate::coordinator::group::{GroupReply, GroupRequest};
-use crate::grpc_admin::AdminService;
+use crate::grpc_admin::{AdminService, peer};
+
+/// Describes a group.
+pub(super) struct Describe(pub(super) DescribeGroupRequest);
+
+impl GroupCall for Describe {
+    type Answer = DescribeGroupResponse;
+
+    fn group(&self) -> &str {
+        &self.0.group_id
+    }
+
+    fn effect(&self) -> Effect {
+        Effect::None
+    }
+
+    async fn here(&self, service: &AdminService) -> DescribeGroupResponse {
+        service.describe_group_here(self.group()).await
+    }
+
+    async fn there(&self, mut coordinator: AdminClient<Channel>) -> Result<DescribeGroupResponse, Status> {
+        let reply = coordinator.describe_group(peer::passed_on(self.0.clone())).await;
+        reply.map(Response::into_inner)
+    }
+}
 
 /// What is committed for one partition.
 #[derive(Clone, Debug, Default)]
@@ -25,7 +55,7 @@ pub(super) struct Committed {
 pub(super) type CommittedOffsets = BTreeMap<(String, i32), Committed>;
 
 impl AdminService {
-    pub(super) async fn describe_group_here(&self, group: &str) -> DescribeGroupResponse {
+    async fn describe_group_here(&self, group: &str) -> DescribeGroupResponse {
         let failed = |code: i16| {
             let error = kafka_error(code, group).unwrap_or_default();
             DescribeGroupResponse::failed(error)
@@ -45,7 +75,7 @@ impl AdminService {
     }
 
     /// The group and its members; the error is Kafka's code. A group answers to its own protocol alone.
-    async fn describe_by_protocol(&self, group: &str) -> Result<DescribeGroupResponse, i16> {
+    pub(super) async fn describe_by_protocol(&self, group: &str) -> Result<DescribeGroupResponse, i16> {
         let id = WireGroupId(StrBytes::from_string(group.to_owned()));
         match self
             .ask_group(1, GroupRequest::DescribeConsumer(id.clone()))

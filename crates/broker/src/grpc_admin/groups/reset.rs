@@ -9,17 +9,57 @@ use kafka_protocol::messages::offset_commit_request::{
 use kafka_protocol::messages::{GroupId as WireGroupId, OffsetCommitRequest, TopicName as WireTopicName};
 use kafka_protocol::protocol::StrBytes;
 use protocol::ErrorCode;
+use protocol::grpc::v1::admin_client::AdminClient;
 use protocol::grpc::v1::offset_query::At;
 use protocol::grpc::v1::reset_group_offsets_request::To;
 use protocol::grpc::v1::{
-    EarliestOffset, LatestOffset, OffsetAnswer, OffsetQuery, ResetGroupOffsetsRequest,
+    EarliestOffset, KafkaError, LatestOffset, OffsetAnswer, OffsetQuery, ResetGroupOffsetsRequest,
     ResetGroupOffsetsResponse, ResetOffset,
 };
+use tonic::transport::Channel;
+use tonic::{Response, Status};
 
+use super::call::{Effect, GroupAnswer as _, GroupCall, lost_its_group, may_have_been_done};
 use super::describe::CommittedOffsets;
-use super::{GroupAnswer as _, kafka_error};
+use super::kafka_error;
 use crate::coordinator::group::{GroupReply, GroupRequest};
-use crate::grpc_admin::{AdminService, refused};
+use crate::grpc_admin::{AdminService, peer, refused};
+
+/// Sets what a group has committed, or says what it would set.
+pub(super) struct Reset(pub(super) ResetGroupOffsetsRequest);
+
+impl GroupCall for Reset {
+    type Answer = ResetGroupOffsetsResponse;
+
+    fn group(&self) -> &str {
+        &self.0.group_id
+    }
+
+    fn effect(&self) -> Effect {
+        match (self.0.execute, self.0.to) {
+            (false, _) | (_, None) => Effect::None,
+            // From where the first attempt has shifted it to.
+            (true, Some(To::ShiftBy(_))) => Effect::Once,
+            (true, Some(_)) => Effect::Repeatable,
+        }
+    }
+
+    async fn here(&self, service: &AdminService) -> ResetGroupOffsetsResponse {
+        service.reset_offsets_here(&self.0).await
+    }
+
+    async fn there(
+        &self,
+        mut coordinator: AdminClient<Channel>,
+    ) -> Result<ResetGroupOffsetsResponse, Status> {
+        let request = peer::passed_on(self.0.clone());
+        let reply = coordinator.reset_group_offsets(request).await;
+        reply.map(Response::into_inner)
+    }
+}
+
+/// The codes that a commit was answered, by topic and partition.
+type Codes = BTreeMap<(String, i32), i16>;
 
 /// Where a partition begins and ends, and what lies at the time that was asked for.
 struct Bounds {
@@ -29,10 +69,7 @@ struct Bounds {
 }
 
 impl AdminService {
-    pub(super) async fn reset_offsets_here(
-        &self,
-        request: &ResetGroupOffsetsRequest,
-    ) -> ResetGroupOffsetsResponse {
+    async fn reset_offsets_here(&self, request: &ResetGroupOffsetsRequest) -> ResetGroupOffsetsResponse {
         let failed = |error| ResetGroupOffsetsResponse::failed(error);
         let group = request.group_id.as_str();
         let Some(to) = request.to else {
@@ -67,8 +104,10 @@ impl AdminService {
                 }
             })
             .collect();
-        if request.execute {
-            self.commit(group, &mut offsets).await;
+        if request.execute
+            && let Err(error) = self.commit(group, &mut offsets).await
+        {
+            return failed(error);
         }
         ResetGroupOffsetsResponse { error: None, offsets }
     }
@@ -76,16 +115,12 @@ impl AdminService {
     /// A group that has members would not notice, and commit over it. One that is not there can be given
     /// offsets of topics that are named.
     async fn check_resettable(&self, group: &str, must_exist: bool) -> Result<(), i16> {
-        let id = WireGroupId(StrBytes::from_string(group.to_owned()));
-        let GroupReply::Describe(described) = self.ask_group(6, GroupRequest::Describe(id)).await else {
-            return Err(ErrorCode::UnknownServerError.code());
-        };
         let unknown = ErrorCode::GroupIdNotFound.code();
-        match described.error_code {
-            0 if described.members.is_empty() => Ok(()),
-            0 => Err(ErrorCode::NonEmptyGroup.code()),
-            code if code == unknown && !must_exist => Ok(()),
-            code => Err(code),
+        match self.describe_by_protocol(group).await {
+            Ok(described) if described.members.is_empty() => Ok(()),
+            Ok(_) => Err(ErrorCode::NonEmptyGroup.code()),
+            Err(code) if code == unknown && !must_exist => Ok(()),
+            Err(code) => Err(code),
         }
     }
 
@@ -152,7 +187,8 @@ impl AdminService {
             .collect()
     }
 
-    async fn commit(&self, group: &str, offsets: &mut [ResetOffset]) {
+    /// Commits what was found. An error is of all of it.
+    async fn commit(&self, group: &str, offsets: &mut [ResetOffset]) -> Result<(), KafkaError> {
         let mut topics: BTreeMap<String, Vec<OffsetCommitRequestPartition>> = BTreeMap::new();
         for offset in offsets.iter() {
             if let Some(after) = offset.after {
@@ -165,7 +201,7 @@ impl AdminService {
             }
         }
         if topics.is_empty() {
-            return;
+            return Ok(());
         }
         let topics = topics.into_iter().map(|(topic, partitions)| {
             OffsetCommitRequestTopic::default()
@@ -177,33 +213,46 @@ impl AdminService {
             .with_group_id(WireGroupId(StrBytes::from_string(group.to_owned())))
             .with_generation_id_or_member_epoch(-1)
             .with_topics(topics.collect());
-        let mut codes = BTreeMap::new();
-        if let GroupReply::CommitOffsets(reply) = self.ask_group(9, GroupRequest::CommitOffsets(commit)).await
-        {
+        let mut codes = Codes::new();
+        let request = GroupRequest::CommitOffsets(commit);
+        if let GroupReply::CommitOffsets(reply) = self.ask_group(9, request).await {
             for topic in reply.topics {
                 for partition in topic.partitions {
-                    codes.insert(
-                        (topic.name.to_string(), partition.partition_index),
-                        partition.error_code,
-                    );
+                    let place = (topic.name.to_string(), partition.partition_index);
+                    codes.insert(place, partition.error_code);
                 }
             }
         }
-        for offset in offsets.iter_mut().filter(|offset| offset.after.is_some()) {
-            let code = codes
-                .get(&(offset.topic.clone(), offset.partition))
-                .copied()
-                .unwrap_or(ErrorCode::UnknownServerError.code());
-            if let Some(error) = kafka_error(code, group) {
-                offset.after = None;
-                offset.error = Some(error);
-            }
-        }
+        committed_as(group, offsets, &codes)
     }
 }
 
+/// Says of each offset that was to be committed what came of it. An error is of all of them.
+fn committed_as(group: &str, offsets: &mut [ResetOffset], codes: &Codes) -> Result<(), KafkaError> {
+    if let Some(why) = codes.values().copied().find_map(lost_its_group) {
+        return Err(may_have_been_done(group, why));
+    }
+    let stranger = ErrorCode::UnknownMemberId.code();
+    if codes.values().any(|&code| code == stranger) {
+        // A member came since it was found to be empty.
+        let error = kafka_error(ErrorCode::NonEmptyGroup.code(), group);
+        return Err(error.unwrap_or_default());
+    }
+    for offset in offsets.iter_mut().filter(|offset| offset.after.is_some()) {
+        let code = codes
+            .get(&(offset.topic.clone(), offset.partition))
+            .copied()
+            .unwrap_or(ErrorCode::UnknownServerError.code());
+        if let Some(error) = kafka_error(code, group) {
+            offset.after = None;
+            offset.error = Some(error);
+        }
+    }
+    Ok(())
+}
+
 /// The offset to commit: always one that is there, or the end.
-fn target(to: To, before: Option<i64>, bounds: &Bounds) -> Result<i64, protocol::grpc::v1::KafkaError> {
+fn target(to: To, before: Option<i64>, bounds: &Bounds) -> Result<i64, KafkaError> {
     let known = |answer: &OffsetAnswer| match (&answer.error, answer.offset) {
         (Some(error), _) if error.code != 0 => Err(error.clone()),
         (_, offset) => Ok(offset),
@@ -287,6 +336,68 @@ mod tests {
             target(To::DurationMs(1), None, &bounds(Some(answer(None)))),
             Ok(20)
         );
+    }
+
+    fn found(partition: i32, after: Option<i64>) -> ResetOffset {
+        ResetOffset {
+            topic: "t".to_owned(),
+            partition,
+            after,
+            ..ResetOffset::default()
+        }
+    }
+
+    fn codes(codes: &[(i32, ErrorCode)]) -> Codes {
+        let codes = codes.iter();
+        codes
+            .map(|&(partition, code)| (("t".to_owned(), partition), code.code()))
+            .collect()
+    }
+
+    #[test]
+    fn each_partition_says_what_came_of_it() {
+        let mut offsets = [
+            found(0, Some(5)),
+            found(1, Some(6)),
+            found(2, None),
+            found(3, Some(7)),
+        ];
+        let codes = codes(&[(0, ErrorCode::None), (1, ErrorCode::UnknownTopicOrPartition)]);
+        assert_eq!(committed_as("g", &mut offsets, &codes), Ok(()));
+        let told = offsets.map(|offset| (offset.after, offset.error.map_or(0, |error| error.code)));
+        let unknown = ErrorCode::UnknownServerError.code().into();
+        assert_eq!(told, [(Some(5), 0), (None, 3), (None, 0), (None, unknown)]);
+    }
+
+    #[test]
+    fn what_a_coordinator_did_not_confirm_may_have_been_done() {
+        for (code, told) in [
+            (ErrorCode::NotCoordinator, ErrorCode::RequestTimedOut),
+            (ErrorCode::CoordinatorNotAvailable, ErrorCode::RequestTimedOut),
+            (ErrorCode::UnknownMemberId, ErrorCode::NonEmptyGroup),
+        ] {
+            let mut offsets = [found(0, Some(5)), found(1, Some(6))];
+            let codes = codes(&[(0, ErrorCode::UnknownTopicOrPartition), (1, code)]);
+            let error = committed_as("g", &mut offsets, &codes).expect_err("all of it");
+            assert_eq!(error.code, i32::from(told.code()), "{code:?}");
+            assert!(!error.message.is_empty());
+        }
+    }
+
+    #[test]
+    fn a_shift_is_done_once() {
+        let effect = |to, execute| {
+            Reset(ResetGroupOffsetsRequest {
+                to,
+                execute,
+                ..ResetGroupOffsetsRequest::default()
+            })
+            .effect()
+        };
+        assert_eq!(effect(Some(To::ShiftBy(-1)), true), Effect::Once);
+        assert_eq!(effect(Some(To::DurationMs(1)), true), Effect::Repeatable);
+        assert_eq!(effect(Some(To::ShiftBy(-1)), false), Effect::None);
+        assert_eq!(effect(None, true), Effect::None);
     }
 
     #[test]

@@ -5,9 +5,10 @@ mod reset;
 
 use std::process::ExitCode;
 
+use protocol::ErrorCode;
 use protocol::grpc::v1::{
     AdminDeleteGroupsRequest, AssignedTopic, DescribeGroupRequest, DescribeGroupResponse, GroupMember,
-    ListGroupsRequest, admin_client::AdminClient,
+    KafkaError, ListGroupsRequest, admin_client::AdminClient,
 };
 use serde_json::Value;
 use tonic::transport::Channel;
@@ -31,6 +32,9 @@ enum Action {
         /// classic protocol; Assigning, Reconciling of that of KIP-848.
         #[arg(long = "state", value_name = "STATE")]
         states: Vec<String>,
+        /// Only groups of this protocol: classic, or consumer, which is that of KIP-848.
+        #[arg(long = "type", value_name = "TYPE")]
+        types: Vec<String>,
     },
     /// Show the members of groups, and what each of them reads.
     Describe {
@@ -57,8 +61,8 @@ impl Groups {
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
         let format = self.target.output;
         match self.action {
-            Action::List { states } => self.target.run(async |mut client| {
-                let reply = answer(client.list_groups(ListGroupsRequest { states }).await)?;
+            Action::List { states, types } => self.target.run(async |mut client| {
+                let reply = answer(client.list_groups(ListGroupsRequest { states, types }).await)?;
                 let mut rows = Rows::new(["group", "type", "state", "protocol type", "coordinator"]);
                 for group in reply.groups {
                     rows.push([
@@ -73,20 +77,21 @@ impl Groups {
                 Ok(incomplete(&reply.unavailable))
             }),
             Action::Describe { groups } => self.target.run(async |mut client| {
-                let (found, code) = describe(&mut client, groups).await?;
+                let (found, code) = describe(&mut client, groups, Missing::Fails).await?;
                 print_members(found, format);
                 Ok(code)
             }),
             Action::Lag { groups } => self.target.run(async |mut client| {
                 let mut code = ExitCode::SUCCESS;
-                let names = if groups.is_empty() {
+                let (names, missing) = if groups.is_empty() {
                     let listed = answer(client.list_groups(ListGroupsRequest::default()).await)?;
                     code = incomplete(&listed.unavailable);
-                    listed.groups.into_iter().map(|group| group.group_id).collect()
+                    let names = listed.groups.into_iter().map(|group| group.group_id);
+                    (names.collect(), Missing::IsGone)
                 } else {
-                    groups
+                    (groups, Missing::Fails)
                 };
-                let (found, described) = describe(&mut client, names).await?;
+                let (found, described) = describe(&mut client, names, missing).await?;
                 print_lag(found, format);
                 Ok(if described == ExitCode::SUCCESS {
                     code
@@ -119,10 +124,20 @@ impl Groups {
     }
 }
 
-/// Asks about each group; what is not there goes to standard error and into the exit code.
+/// What it means that a group is not there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Missing {
+    /// It was asked for by its name.
+    Fails,
+    /// It was there a moment ago, and has been deleted since.
+    IsGone,
+}
+
+/// Asks about each group; what goes wrong goes to standard error and into the exit code.
 async fn describe(
     client: &mut AdminClient<Channel>,
     groups: Vec<String>,
+    missing: Missing,
 ) -> anyhow::Result<(Vec<DescribeGroupResponse>, ExitCode)> {
     let mut found = Vec::with_capacity(groups.len());
     let mut code = ExitCode::SUCCESS;
@@ -131,6 +146,10 @@ async fn describe(
             group_id: group_id.clone(),
         };
         let reply = answer(client.describe_group(request).await)?;
+        let is_gone = reply.error.as_ref().is_some_and(is_not_found);
+        if is_gone && missing == Missing::IsGone {
+            continue;
+        }
         if let Some(sentence) = failure(reply.error.as_ref()) {
             eprintln!("ottla: {group_id}: {sentence}");
             code = ExitCode::FAILURE;
@@ -139,6 +158,10 @@ async fn describe(
         }
     }
     Ok((found, code))
+}
+
+fn is_not_found(error: &KafkaError) -> bool {
+    error.code == i32::from(ErrorCode::GroupIdNotFound.code())
 }
 
 fn print_members(groups: Vec<DescribeGroupResponse>, format: Format) {

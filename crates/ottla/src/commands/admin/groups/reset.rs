@@ -42,10 +42,12 @@ struct Where {
     /// To this offset, or the nearest that is there.
     #[arg(long, value_name = "OFFSET", value_parser = clap::value_parser!(i64).range(0..))]
     to_offset: Option<i64>,
-    /// To the first record at or after this time: `2026-11-21T08:30:00Z`, or milliseconds since 1970.
+    /// To the first record at or after this time: `2026-11-21T08:30:00Z`, `2026-11-21T09:30:00.250+01:00`, or
+    /// milliseconds since 1970. A time without a zone, `2026-11-21T08:30:00.000`, is UTC.
     #[arg(long, value_name = "TIME", value_parser = moment::time)]
     to_timestamp: Option<i64>,
-    /// To the first record that is at most so old: `90s`, `30m`, `2h30m`, `7d`.
+    /// To the first record that is at most so old: `90s`, `30m`, `2h30m`, `7d`, or, by ISO 8601, `PT2H30M`,
+    /// `P7D`.
     #[arg(long, value_name = "DURATION", value_parser = moment::duration)]
     by_duration: Option<i64>,
     /// So many records on from what is committed; back, where negative.
@@ -100,7 +102,13 @@ pub(super) async fn run(
     format: Format,
 ) -> anyhow::Result<ExitCode> {
     let (group, executed) = (request.group_id.clone(), request.execute);
-    let reply = answer(client.reset_group_offsets(request).await)?;
+    let reply = answer(client.reset_group_offsets(request).await);
+    let reply = if executed {
+        // Unlike an answer that says so, none at all leaves open what was done.
+        reply.context("it may have been done: see `ottla groups lag` before you try again")?
+    } else {
+        reply?
+    };
     check(reply.error.as_ref())?;
     let mut rows = Rows::new(["group", "topic", "partition", "before", "after"]);
     let mut code = ExitCode::SUCCESS;
