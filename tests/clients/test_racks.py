@@ -1,4 +1,4 @@
-"""`client.rack` and `broker.rack` in groups of the KIP-848 protocol, with librdkafka and Apache Kafka's own consumer."""
+"""`client.rack` and `broker.rack`: members get what is near them, with librdkafka and Apache Kafka's own consumer."""
 
 import os
 
@@ -55,10 +55,10 @@ class RacksTest(WaitingTest):
         for member in self.members:
             member.close()
 
-    def join(self, rack, assignor):
-        """A member of librdkafka."""
-        settings = {"client.rack": rack, "group.remote.assignor": assignor, "log_level": QUIET}
-        member = Consumer(self.settings | settings)
+    def join(self, rack, **settings):
+        """A member of librdkafka; settings have `_` for `.`."""
+        settings = {name.replace("_", "."): value for name, value in settings.items()}
+        member = Consumer(self.settings | {"client.rack": rack, "log_level": QUIET} | settings)
         self.members.append(member)
         member.subscribe([self.topic])
 
@@ -79,12 +79,20 @@ class RacksTest(WaitingTest):
         self.wait_until(lambda: seen() == list(shares), lambda: f"{seen()}, not {shares}")
 
     def test_uniform_with_both_clients(self):
-        self.join("a", "uniform")
+        self.join("a")
         self.wait_for([0, 1, 2, 3])
         self.join_with_java("b")
         self.wait_for([1, 3])
 
     def test_range(self):
         for rack in RACKS:
-            self.join(rack, "range")
+            self.join(rack, group_remote_assignor="range")
+        self.wait_for([1, 3], [0, 2])
+
+    def test_the_client_s_own_range(self):
+        # In the classic protocol members share by themselves: they see the replicas' racks in Metadata.
+        for rack in RACKS:
+            self.join(
+                rack, group_protocol="classic", partition_assignment_strategy="range", heartbeat_interval_ms=300
+            )
         self.wait_for([1, 3], [0, 2])
