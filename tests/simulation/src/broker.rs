@@ -10,7 +10,8 @@ use protocol::grpc::v1::{
     Register,
 };
 use protocol::{
-    BrokerEpoch, BrokerId, ErrorCode, IncarnationId, LeaderEpoch, Offset, PartitionEpoch, TopicPartition,
+    BrokerEpoch, BrokerId, DirectoryId, ErrorCode, IncarnationId, LeaderEpoch, Offset, PartitionEpoch,
+    TopicPartition,
 };
 use replication::streams::stream_state::FollowerStream;
 use replication::{
@@ -19,8 +20,9 @@ use replication::{
 };
 
 use crate::context::Context;
-use crate::disk::{Disk, Epochs};
+use crate::disk::{Directory, Disk, Epochs};
 use crate::message::{Conn, Ended, Entry, Message, Node, Out};
+use crate::moving::Asking;
 use crate::producing::{Acks, Waiting};
 use crate::serving::Serving;
 use crate::settings::Mutation;
@@ -37,6 +39,8 @@ pub(crate) struct Broker {
     pub(crate) process: Option<Process>,
     /// [`Mutation::AcksUnsynced`].
     pub(crate) pretends: bool,
+    /// [`Mutation::AppendsWhileAsking`].
+    pub(crate) careless: bool,
     /// The disk was wiped, and no controller has said that it knows.
     pub(crate) wiped: bool,
     /// A wiped disk has not got everything back yet: until then no other one is lost.
@@ -86,6 +90,12 @@ pub(crate) struct Process {
     pub(crate) serving: BTreeMap<Conn, Serving>,
     asked: BTreeMap<Conn, (TopicPartition, AlterIsr)>,
     pub(crate) moved: BTreeSet<TopicPartition>,
+    /// Directories that have failed since the start.
+    offline: Vec<DirectoryId>,
+    /// Replicas that could not be opened: their directory cannot be used.
+    unopened: BTreeSet<TopicPartition>,
+    /// Directories that the controller is to note.
+    pub(crate) asking: BTreeMap<TopicPartition, Asking>,
 }
 
 impl Broker {
@@ -113,6 +123,9 @@ impl Broker {
             serving: BTreeMap::new(),
             asked: BTreeMap::new(),
             moved: BTreeSet::new(),
+            offline: Vec::new(),
+            unopened: BTreeSet::new(),
+            asking: BTreeMap::new(),
         });
     }
 
@@ -154,6 +167,7 @@ impl Broker {
     /// Begins a flush where something is not durable and none is under way.
     pub(crate) fn flush(&mut self, tp: TopicPartition, context: &mut Context) {
         if let Some(log) = self.disk.logs.get_mut(&tp)
+            && !self.disk.directories[log.home].failed
             && !log.flushing
             && log.durable < log.records.len()
         {
@@ -185,10 +199,31 @@ impl Broker {
         self.pump(context);
     }
 
+    /// A directory cannot be used any more, until a start finds it again: its replicas are offline, and the
+    /// controller is told.
+    pub(crate) fn fail_directory(&mut self, at: usize, context: &mut Context) {
+        let directory = &mut self.disk.directories[at];
+        directory.failed = true;
+        let id = directory.id;
+        for log in self.disk.logs.values_mut().filter(|log| log.home == at) {
+            log.void_flushes();
+        }
+        let Some(process) = &mut self.process else { return };
+        process.offline.push(id);
+        for (tp, replica) in &mut process.replicas {
+            if self.disk.logs.get(tp).is_some_and(|log| log.home == at) {
+                replica.state.fail();
+                replica.reject(self.id, |_| true, context);
+                process.moved.insert(*tp);
+            }
+        }
+        process.beat(self.id, context);
+        self.pump(context);
+    }
+
     /// Time has passed.
     pub(crate) fn tick(&mut self, context: &mut Context) {
         let now = context.now;
-        let directory = self.disk.directory;
         let Some(process) = &mut self.process else { return };
         if process.contact.is_some_and(|at| now >= at + SESSION_TIMEOUT) {
             process.resign(self.id, context);
@@ -202,11 +237,12 @@ impl Broker {
             process.end_session(self.id, context);
         }
         if process.session.is_none() {
-            process.open_session(self.id, directory, context);
+            process.open_session(self.id, &self.disk, context);
         }
         if now >= process.last_beat + HEARTBEAT {
             process.beat(self.id, context);
         }
+        process.ask(self.id, &self.disk, context);
         if now >= process.last_tick + 500 {
             process.last_tick = now;
             for tp in process.replicas.keys().copied().collect::<Vec<_>>() {
@@ -236,6 +272,12 @@ impl Broker {
             self.pump(context);
             return true;
         }
+        if self.hear_assigned(conn, message, context) {
+            return true;
+        }
+        let Some(process) = &mut self.process else {
+            return true;
+        };
         let Some(session) = process.session.as_mut().filter(|session| session.conn == conn) else {
             return false;
         };
@@ -277,7 +319,7 @@ impl Broker {
     }
 
     /// Brings the replicas in line with the newest image that holds this process's registration.
-    fn apply(&mut self, context: &mut Context) {
+    pub(crate) fn apply(&mut self, context: &mut Context) {
         let me = BrokerId(self.id);
         let Some(process) = &mut self.process else { return };
         let Some(my_epoch) = process.my_epoch else { return };
@@ -296,13 +338,30 @@ impl Broker {
             .copied()
             .collect();
         process.replicas.retain(|tp, _| wanted.contains(tp));
+        process.asking.retain(|tp, _| wanted.contains(tp));
+        process.unopened.retain(|tp| wanted.contains(tp));
         self.disk.logs.retain(|tp, _| wanted.contains(tp));
+        self.disk.futures.retain(|tp, _| wanted.contains(tp));
         for tp in wanted {
             let (Some(record), Some(topic)) = (image.partition(tp), image.topics.get(&tp.topic_id)) else {
                 continue;
             };
-            let log = self.disk.logs.entry(tp).or_default();
+            let Some(process) = &mut self.process else { return };
+            let known = process.replicas.get(&tp).map(|replica| replica.state.role());
+            if process.holds(tp) || matches!(known, Some(Role::Failed)) {
+                continue;
+            }
+            let counts = record.leader.is_none_or(|leader| leader == me)
+                || record.isr.iter().chain(&record.elr).any(|&id| id == me);
+            let Some(log) = self.disk.log(tp, record.directory_of(me), !counts) else {
+                process.unopened.insert(tp);
+                continue;
+            };
+            process.unopened.remove(&tp);
             let view = log.view(false);
+            if !self.may_take_role(tp, record) {
+                continue;
+            }
             let Some(process) = &mut self.process else { return };
             let replica = process.replicas.entry(tp).or_insert_with(|| Replica {
                 state: PartitionState::new(me, context.plan.lag_max, view, None),
@@ -387,7 +446,7 @@ impl Process {
         }
     }
 
-    fn open_session(&mut self, me: Node, directory: protocol::DirectoryId, context: &mut Context) {
+    fn open_session(&mut self, me: Node, disk: &Disk, context: &mut Context) {
         let Some(controller) = context.random.pick(&crate::controller::VOTERS) else {
             return;
         };
@@ -398,6 +457,8 @@ impl Process {
             open: false,
             heard: context.now,
         });
+        let (failed, usable): (Vec<&Directory>, Vec<&Directory>) =
+            disk.directories.iter().partition(|directory| directory.failed);
         let register = Register {
             hello: Some(InternalHello {
                 node_id: me,
@@ -405,7 +466,11 @@ impl Process {
                 ..InternalHello::default()
             }),
             internal_address: format!("broker-{me}:19092"),
-            log_dirs: vec![directory.to_vec().into()],
+            log_dirs: usable
+                .iter()
+                .map(|directory| directory.id.to_vec().into())
+                .collect(),
+            unusable_log_dirs: failed.len() as u32,
             metadata_offset: self.seen.offset.map_or(-1, Offset::get),
             highest_controller_epoch: self.highest.get(),
             ..Register::default()
@@ -413,11 +478,21 @@ impl Process {
         context.send(me, conn, controller, Message::Register(Box::new(register)));
     }
 
+    /// The controller that the session is open with.
+    pub(crate) fn controller(&self) -> Option<Node> {
+        let session = self.session.as_ref().filter(|session| session.open)?;
+        Some(session.controller)
+    }
+
     fn beat(&mut self, me: Node, context: &mut Context) {
         if let Some(session) = self.session.as_ref().filter(|session| session.open) {
             self.last_beat = context.now;
             let applied = self.image.offset.unwrap_or(Offset(-1));
-            context.send(me, session.conn, session.controller, Message::Heartbeat(applied));
+            let failed = self.replicas.iter();
+            let failed = failed.filter(|(_, replica)| matches!(replica.state.role(), Role::Failed));
+            let failed = failed.map(|(tp, _)| tp).chain(&self.unopened).copied().collect();
+            let beat = Message::Heartbeat(applied, self.offline.clone(), failed);
+            context.send(me, session.conn, session.controller, beat);
         }
     }
 

@@ -8,8 +8,14 @@ use controller::decisions::{
     self, Now, Outcome, ProbeResult, SessionAction, SessionId, SessionTracker, View,
 };
 use metadata::{ClusterImage, configs::NodeDefaults, records};
-use protocol::grpc::v1::{AlterPartitionsRequest, AlteredPartition, MetadataEntry, MetadataRecord, Register};
-use protocol::{BrokerEpoch, BrokerId, ClaimId, ErrorCode, IncarnationId, LeaderEpoch, Offset};
+use protocol::grpc::v1::{
+    AlterPartitionsRequest, AlteredPartition, AssignDirectoriesRequest, MetadataEntry, MetadataRecord,
+    Register,
+};
+use protocol::{
+    BrokerEpoch, BrokerId, ClaimId, DirectoryId, ErrorCode, IncarnationId, LeaderEpoch, Offset,
+    TopicPartition,
+};
 
 use crate::broker::SESSION_TIMEOUT;
 use crate::context::Context;
@@ -23,11 +29,13 @@ pub(crate) enum Waiting {
     Nobody,
     Session(Conn, BrokerId, BrokerEpoch, Box<Register>),
     Altered(Conn, Node, Vec<AlteredPartition>),
+    Assigned(Conn, Node, i32),
 }
 
 struct Link {
     conn: Conn,
     session: SessionId,
+    epoch: BrokerEpoch,
     /// The first entry that was not streamed yet.
     next: usize,
 }
@@ -165,12 +173,12 @@ impl Active {
         let broker = BrokerId(from);
         match message {
             Message::Register(request) => self.register(broker, conn, request, context),
-            Message::Heartbeat(applied) => {
-                let Some(session) = self
+            Message::Heartbeat(applied, offline, failed) => {
+                let Some((session, epoch)) = self
                     .links
                     .get(&broker)
                     .filter(|l| l.conn == conn)
-                    .map(|l| l.session)
+                    .map(|l| (l.session, l.epoch))
                 else {
                     return;
                 };
@@ -186,6 +194,7 @@ impl Active {
                     Ok(actions) => self.act(actions, context),
                     Err(_) => return self.end(broker, Ended::Fenced, context),
                 }
+                self.fail((broker, epoch), &offline, &failed, context);
                 let fenced = self
                     .committed
                     .brokers
@@ -194,6 +203,7 @@ impl Active {
                 context.send(self.node, conn, from, Message::State { fenced });
             }
             Message::Alter(request) => self.alter(from, conn, &request, context),
+            Message::Assign(request) => self.assign(from, conn, &request, context),
             Message::Reset => {
                 let Some(link) = self.links.get(&broker).filter(|link| link.conn == conn) else {
                     return;
@@ -233,6 +243,45 @@ impl Active {
         }
     }
 
+    /// Directories and replicas of a live broker have failed.
+    fn fail(
+        &mut self,
+        (broker, epoch): (BrokerId, BrokerEpoch),
+        offline: &[DirectoryId],
+        failed: &[TopicPartition],
+        context: &mut Context,
+    ) {
+        if !offline.is_empty() {
+            let decided = decisions::fail_directories(self.view(), broker, epoch, offline);
+            if let Ok(outcome) = decided {
+                self.take(outcome.records, Waiting::Nobody, context);
+            }
+        }
+        if !failed.is_empty() {
+            let decided = decisions::fail_replicas(self.view(), broker, epoch, failed);
+            if let Ok(outcome) = decided {
+                self.take(outcome.records, Waiting::Nobody, context);
+            }
+        }
+    }
+
+    fn view(&self) -> View<'_> {
+        View {
+            image: &self.speculative,
+            defaults: &self.defaults,
+        }
+    }
+
+    fn assign(&mut self, from: Node, conn: Conn, request: &AssignDirectoriesRequest, context: &mut Context) {
+        match decisions::assign_directories(self.view(), request) {
+            Ok(Outcome { records, reply }) => {
+                let code = reply.first().map_or(-1, |error| error.code);
+                self.take(records, Waiting::Assigned(conn, from, code), context);
+            }
+            Err(_) => context.send(self.node, conn, from, Message::Assigned(None)),
+        }
+    }
+
     fn alter(&mut self, from: Node, conn: Conn, request: &AlterPartitionsRequest, context: &mut Context) {
         let view = View {
             image: &self.speculative,
@@ -256,6 +305,9 @@ impl Active {
             Waiting::Altered(conn, to, reply) => {
                 context.send(self.node, conn, to, Message::Altered(Ok(reply)));
             }
+            Waiting::Assigned(conn, to, code) => {
+                context.send(self.node, conn, to, Message::Assigned(Some(code)));
+            }
             Waiting::Session(conn, broker, epoch, request) => {
                 let current = self
                     .speculative
@@ -275,7 +327,13 @@ impl Active {
                     Now(context.now),
                 );
                 let next = (request.metadata_offset + 1) as usize;
-                self.links.insert(broker, Link { conn, session, next });
+                let link = Link {
+                    conn,
+                    session,
+                    epoch,
+                    next,
+                };
+                self.links.insert(broker, link);
                 context.send(
                     self.node,
                     conn,

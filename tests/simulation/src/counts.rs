@@ -14,6 +14,10 @@ pub struct Counts {
     pub unsynced_losses: u64,
     /// Disks lost, with all that was on them.
     pub disk_losses: u64,
+    /// Log directories that failed under a broker that has another.
+    pub directory_failures: u64,
+    /// Replicas that have moved to another log directory.
+    pub moves: u64,
     /// Leaderships of partitions begun.
     pub elections: u64,
     /// Times that a follower cut off records which its leader did not have.
@@ -34,6 +38,8 @@ impl AddAssign for Counts {
         self.faults += other.faults;
         self.unsynced_losses += other.unsynced_losses;
         self.disk_losses += other.disk_losses;
+        self.directory_failures += other.directory_failures;
+        self.moves += other.moves;
         self.elections += other.elections;
         self.truncations += other.truncations;
         self.acknowledgements += other.acknowledgements;
@@ -50,6 +56,8 @@ impl fmt::Display for Counts {
             faults,
             unsynced_losses,
             disk_losses,
+            directory_failures,
+            moves,
             elections,
             truncations,
             acknowledgements,
@@ -60,7 +68,7 @@ impl fmt::Display for Counts {
         write!(
             out,
             "{events} events, {faults} faults ({unsynced_losses} losses of unsynced records, {disk_losses} of \
-             disks), {elections} leaderships, {truncations} truncations, {acknowledgements} records acknowledged, \
+             disks, {directory_failures} failures of directories), {moves} moves, {elections} leaderships, {truncations} truncations, {acknowledgements} records acknowledged, \
              {acknowledgements_by_leader} by their leaders alone, {duplicates} duplicates recognised, {reads} reads"
         )
     }

@@ -1,4 +1,4 @@
-//! A broker's disk: one log a partition, of which a loss of power takes what was not synced.
+//! A broker's log directories: one log a partition, of which a loss of power takes what was not synced.
 
 use std::collections::BTreeMap;
 
@@ -54,7 +54,7 @@ impl Record {
 }
 
 /// One replica's log. Offsets are indexes: nothing is ever deleted from the front.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Log {
     pub(crate) records: Vec<Record>,
     pub(crate) durable: usize,
@@ -66,13 +66,36 @@ pub(crate) struct Log {
     pub(crate) producers: ProducerState,
     /// How many records are known to be what was committed: the checker's own.
     pub(crate) verified: usize,
+    /// Which directory it lies in.
+    pub(crate) home: usize,
+}
+
+/// A log directory, as a broker with one or two of them has it.
+#[derive(Debug)]
+pub(crate) struct Directory {
+    pub(crate) id: DirectoryId,
+    /// It cannot be read or written: what lies in it is there, and out of reach.
+    pub(crate) failed: bool,
 }
 
 /// What survives a process.
 #[derive(Debug)]
 pub(crate) struct Disk {
-    pub(crate) directory: DirectoryId,
+    pub(crate) directories: Vec<Directory>,
     pub(crate) logs: BTreeMap<TopicPartition, Log>,
+    /// Copies that are to take the place of the log, in the other directory.
+    pub(crate) futures: BTreeMap<TopicPartition, Log>,
+}
+
+impl Disk {
+    /// Blank directories.
+    pub(crate) fn new(ids: impl Iterator<Item = DirectoryId>) -> Self {
+        Self {
+            directories: ids.map(|id| Directory { id, failed: false }).collect(),
+            logs: BTreeMap::new(),
+            futures: BTreeMap::new(),
+        }
+    }
 }
 
 impl Log {
@@ -127,10 +150,15 @@ impl Log {
         }
     }
 
-    /// What recovery finds: epochs are read from the records, flushes of the process before are void.
-    pub(crate) fn recover(&mut self) {
+    /// The directory has failed: what is being flushed may or may not be on it.
+    pub(crate) fn void_flushes(&mut self) {
         self.generation += 1;
         self.flushing = false;
+    }
+
+    /// What recovery finds: epochs are read from the records, flushes of the process before are void.
+    pub(crate) fn recover(&mut self) {
+        self.void_flushes();
         self.epochs = EpochCache::default();
         for (at, record) in self.records.iter().enumerate() {
             self.epochs.assign(record.epoch, Offset(at as i64));

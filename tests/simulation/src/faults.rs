@@ -1,12 +1,15 @@
 //! What befalls a cluster, and how it ends.
 
-use protocol::{BrokerId, DirectoryId};
+use protocol::BrokerId;
 
 use crate::controller::VOTERS;
 use crate::invariants;
 use crate::message::Node;
 use crate::settings::Mutation;
-use crate::world::{Event, World};
+use crate::world::{Event, World, directory_id};
+
+/// A kind of fault without a weight: it comes with a second directory.
+const FAIL_DIRECTORY: usize = usize::MAX;
 
 impl World {
     /// One fault, and when the next one comes.
@@ -23,7 +26,14 @@ impl World {
         let controller = self.context.random.pick(&VOTERS).unwrap_or(VOTERS[0]);
         let span = self.context.random.between(50, 6_000);
         self.context.checker.counts.faults += 1;
-        match self.context.random.pick(&kinds) {
+        let fails = self.context.plan.directories > 1 && self.context.random.chance(25);
+        let kind = if fails {
+            Some(FAIL_DIRECTORY)
+        } else {
+            self.context.random.pick(&kinds)
+        };
+        match kind {
+            Some(FAIL_DIRECTORY) => self.fail_directory(broker, span),
             Some(0) => self.crash(broker, false, span),
             Some(1) => self.crash(broker, true, span),
             Some(2) => {
@@ -123,22 +133,69 @@ impl World {
         let fresh = self.context.fresh();
         self.with_broker(node, |broker, context| {
             broker.disk.logs.clear();
+            broker.disk.futures.clear();
             broker.wiped = true;
             broker.hurt = true;
             if !context.is(Mutation::KeepsDirectory) {
-                broker.disk.directory = DirectoryId(uuid::Uuid::from_u128(2_000_000 + u128::from(fresh)));
+                for (at, directory) in broker.disk.directories.iter_mut().enumerate() {
+                    directory.id = directory_id(2, at, fresh);
+                }
             }
         });
     }
 
-    /// Whose disk was wiped and who is in sync everywhere again.
+    /// One of a broker's directories fails, under its process or while there is none, and is mended later. It
+    /// counts as a lost disk, as whose it may end.
+    fn fail_directory(&mut self, node: Node, span: u64) {
+        self.note_recoveries();
+        if self.brokers.iter().any(|broker| broker.hurt) || self.paused.contains_key(&node) {
+            return;
+        }
+        self.context.checker.counts.directory_failures += 1;
+        if self.context.random.chance(30) {
+            self.crash(node, false, span / 2);
+        }
+        let at = self.context.random.between(0, 1) as usize;
+        let blank = self.context.random.chance(40);
+        self.with_broker(node, |broker, context| {
+            broker.hurt = true;
+            broker.fail_directory(at, context);
+        });
+        self.after(span, Event::Mend(node, at, blank));
+    }
+
+    /// A directory that had failed is found by the next start, with what was synced; or a blank one in its place.
+    pub(crate) fn mend(&mut self, node: Node, at: usize, blank: bool) {
+        let back_after = self.context.random.between(50, 2_000);
+        self.crash(node, false, back_after);
+        let fresh = self.context.fresh();
+        self.with_broker(node, |broker, context| {
+            let directory = &mut broker.disk.directories[at];
+            directory.failed = false;
+            if blank {
+                broker.disk.logs.retain(|_, log| log.home != at);
+                broker.disk.futures.retain(|_, copy| copy.home != at);
+                broker.wiped = true;
+                if !context.is(Mutation::KeepsDirectory) {
+                    directory.id = directory_id(2, at, fresh);
+                }
+                return;
+            }
+            for log in broker.disk.logs.values_mut().filter(|log| log.home == at) {
+                let kept = context
+                    .random
+                    .between(log.durable as u64, log.records.len() as u64);
+                log.truncate(kept as usize);
+            }
+        });
+    }
+
+    /// Whose disk was wiped or has failed, and who is in sync everywhere again.
     fn note_recoveries(&mut self) {
         let partitions = self.partitions();
-        for broker in self
-            .brokers
-            .iter_mut()
-            .filter(|broker| broker.hurt && !broker.wiped)
-        {
+        for broker in self.brokers.iter_mut().filter(|broker| {
+            broker.hurt && !broker.wiped && broker.disk.directories.iter().all(|at| !at.failed)
+        }) {
             let id = BrokerId(broker.id);
             broker.hurt = partitions.iter().any(|&tp| {
                 let known = self.truth.partition(tp);

@@ -1,6 +1,7 @@
 //! A whole cluster in one thread and virtual time: the product's own decisions, image, partition and
 //! stream state machines, over a network that loses and delays, disks that lose what was not synced,
-//! and processes that die, stand still and come back. One seed is one run.
+//! directories that fail while replicas move between them, and processes that die, stand still and come
+//! back. One seed is one run.
 //!
 //! Real: `controller::decisions` with its session tracker, `metadata::ClusterImage::apply`,
 //! `replication::PartitionState`, `replication::streams::stream_state`. Modelled: Raft (a list with what
@@ -36,6 +37,7 @@ mod disk;
 mod faults;
 mod invariants;
 mod message;
+mod moving;
 mod network;
 mod producers;
 mod producing;

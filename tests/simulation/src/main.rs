@@ -15,7 +15,7 @@ struct Arguments {
     #[arg(long, default_value_t = 0)]
     from: u64,
     /// A fault in the adapter, which the invariants must find: acks-unsynced, skips-truncation,
-    /// keeps-directory, acks-alone, forgets-sequences; or eager-producers, a habit of clients.
+    /// keeps-directory, acks-alone, forgets-sequences, appends-while-asking; or eager-producers, a habit of clients.
     #[arg(long, value_parser = mutation)]
     mutation: Option<Mutation>,
 }

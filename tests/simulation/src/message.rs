@@ -1,7 +1,9 @@
 //! What travels between nodes, and what a node asks of the world.
 
-use protocol::grpc::v1::{AlterPartitionsRequest, AlteredPartition, MetadataEntry, Register};
-use protocol::{BrokerEpoch, ErrorCode, LeaderEpoch, Offset, TopicPartition};
+use protocol::grpc::v1::{
+    AlterPartitionsRequest, AlteredPartition, AssignDirectoriesRequest, MetadataEntry, Register,
+};
+use protocol::{BrokerEpoch, DirectoryId, ErrorCode, LeaderEpoch, Offset, TopicPartition};
 use replication::streams::stream_state::StreamMessage;
 use replication::streams::wire::News;
 
@@ -31,7 +33,8 @@ pub(crate) enum Ended {
 pub(crate) enum Message {
     /// Broker to controller: opens a session.
     Register(Box<Register>),
-    Heartbeat(Offset),
+    /// How far the metadata is applied, and which directories and replicas have failed.
+    Heartbeat(Offset, Vec<DirectoryId>, Vec<TopicPartition>),
     /// Controller to broker: the session is open.
     Registered(BrokerEpoch, LeaderEpoch),
     /// The answer to a heartbeat: whether the broker is fenced.
@@ -48,6 +51,10 @@ pub(crate) enum Message {
     /// Leader to controller, and back; nothing comes where the outcome stays unknown.
     Alter(AlterPartitionsRequest),
     Altered(Result<Vec<AlteredPartition>, ErrorCode>),
+    /// Broker to controller, about one replica's directory, and back: the error code, or `None` where the request
+    /// was refused as a whole.
+    Assign(AssignDirectoriesRequest),
+    Assigned(Option<i32>),
     /// An idempotent producer's batch: producer id, sequence and value.
     Produce(TopicPartition, i64, i32, i64),
     /// The answer: its sequence and, where it is committed, its offset.

@@ -39,6 +39,7 @@ impl World {
         let answer = match message {
             Message::Register(_) => Message::Ended(crate::message::Ended::NotActive),
             Message::Alter(_) => Message::Altered(Err(protocol::ErrorCode::NotController)),
+            Message::Assign(_) => Message::Assigned(None),
             _ => return,
         };
         self.context.send(me, conn, to, answer);

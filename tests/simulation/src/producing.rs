@@ -80,7 +80,7 @@ impl Broker {
     /// The epoch in which this broker takes writes of these `acks`, if it does.
     fn takes(&self, tp: TopicPartition, acks: Acks) -> Option<LeaderEpoch> {
         let state = &self.process.as_ref()?.replicas.get(&tp)?.state;
-        let epoch = state.check_append(None).ok()?;
+        let epoch = state.check_append(None).ok().filter(|_| !self.is_held(tp))?;
         (acks == Acks::Leader || !state.is_under_min_isr()).then_some(epoch)
     }
 

@@ -353,7 +353,7 @@ impl Broker {
         high_watermark: Offset,
         context: &mut Context,
     ) -> bool {
-        if !self.follows(tp, epoch) {
+        if !self.follows(tp, epoch) || self.is_held(tp) {
             return false;
         }
         let Some(log) = self.disk.logs.get_mut(&tp) else {
@@ -380,7 +380,7 @@ impl Broker {
 
     /// The rules of `Partition::truncate_for` and `Partition::restart_at`.
     fn mend(&mut self, tp: TopicPartition, epoch: LeaderEpoch, mend: Mend, context: &mut Context) -> bool {
-        if !self.follows(tp, epoch) {
+        if !self.follows(tp, epoch) || self.is_held(tp) {
             return false;
         }
         let Some(log) = self.disk.logs.get_mut(&tp) else {

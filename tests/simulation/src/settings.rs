@@ -18,6 +18,8 @@ pub enum Mutation {
     AcksAlone,
     /// A leader appends what an idempotent producer repeats.
     ForgetsSequences,
+    /// A replica is appended to while the controller is asked to note the directory of its copy.
+    AppendsWhileAsking,
     /// Idempotent producers have five batches under way before their first one is acknowledged. Nothing is
     /// wrong with that; see `producers` for what comes of it by Kafka's rules.
     EagerProducers,
@@ -25,12 +27,13 @@ pub enum Mutation {
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::AcksUnsynced,
         Self::SkipsTruncation,
         Self::KeepsDirectory,
         Self::AcksAlone,
         Self::ForgetsSequences,
+        Self::AppendsWhileAsking,
         Self::EagerProducers,
     ];
 
@@ -42,6 +45,7 @@ impl Mutation {
             Self::KeepsDirectory => "keeps-directory",
             Self::AcksAlone => "acks-alone",
             Self::ForgetsSequences => "forgets-sequences",
+            Self::AppendsWhileAsking => "appends-while-asking",
             Self::EagerProducers => "eager-producers",
         }
     }
@@ -78,10 +82,12 @@ pub(crate) struct Plan {
     pub(crate) producers: i32,
     /// Weight of each kind of fault.
     pub(crate) weights: [u64; 10],
+    /// Log directories of each broker, of which one may fail.
+    pub(crate) directories: usize,
 }
 
 impl Plan {
-    pub(crate) fn draw(random: &mut Random) -> Self {
+    pub(crate) fn draw(seed: u64, random: &mut Random) -> Self {
         let lag = random.pick(&[1_000, 3_000, 10_000]).unwrap_or(10_000);
         Self {
             brokers: random.between(3, 4) as i32,
@@ -95,6 +101,8 @@ impl Plan {
             acks_one: random.pick(&[0, 20, 60]).unwrap_or(0),
             producers: random.between(0, 3) as i32,
             weights: std::array::from_fn(|_| random.pick(&[0, 1, 4]).unwrap_or(1)),
+            // From a sequence of its own: a seed with one directory is the run that it was before there were two.
+            directories: Random::new(!seed).between(1, 2) as usize,
         }
     }
 }

@@ -35,6 +35,19 @@ pub(crate) enum Event {
     Start(Node),
     Resume(Node),
     Unblock(Node, Node),
+    /// A replica begins to move to another directory.
+    Move,
+    /// A directory that had failed is back, or a blank one is in its place.
+    Mend(Node, usize, bool),
+}
+
+/// The id of a directory in its place among a broker's: one of the first (1), or of those that come in the place of
+/// lost ones (2), by a number that no other has.
+pub(crate) fn directory_id(generation: u128, at: usize, number: u64) -> DirectoryId {
+    let place = at as u128 * 1_000_000_000;
+    DirectoryId(uuid::Uuid::from_u128(
+        place + generation * 1_000_000 + u128::from(number),
+    ))
 }
 
 /// By time, then by the order in which it was foreseen.
@@ -84,7 +97,7 @@ pub(crate) struct World {
 impl World {
     pub(crate) fn new(settings: Settings) -> Self {
         let mut random = Random::new(settings.seed);
-        let plan = Plan::draw(&mut random);
+        let plan = Plan::draw(settings.seed, &mut random);
         let context = Context::new(random, plan, settings.mutation);
         let mut world = Self {
             context,
@@ -106,15 +119,14 @@ impl World {
             trace: 0,
         };
         for id in 1..=plan.brokers {
-            let disk = Disk {
-                directory: DirectoryId(uuid::Uuid::from_u128(1_000_000 + id as u128)),
-                logs: BTreeMap::new(),
-            };
+            let ids = (0..plan.directories).map(|at| directory_id(1, at, id as u64));
+            let disk = Disk::new(ids);
             world.brokers.push(Broker {
                 id,
                 disk,
                 process: None,
                 pretends: settings.mutation == Some(Mutation::AcksUnsynced),
+                careless: settings.mutation == Some(Mutation::AppendsWhileAsking),
                 wiped: false,
                 hurt: false,
             });
@@ -127,6 +139,9 @@ impl World {
         }
         world.after(1_500, Event::Read);
         world.after(2_500, Event::Fault);
+        if plan.directories > 1 {
+            world.after(2_000, Event::Move);
+        }
         world
     }
 
@@ -234,6 +249,8 @@ impl World {
                     self.step(event);
                 }
             }
+            Event::Mend(node, at, blank) => self.mend(node, at, blank),
+            Event::Move => self.begin_move(),
             Event::Unblock(a, b) => {
                 self.blocked.remove(&(a, b));
             }
@@ -244,6 +261,24 @@ impl World {
         if let Some(broker) = self.brokers.iter_mut().find(|broker| broker.id == id) {
             act(broker, &mut self.context);
         }
+    }
+
+    /// A replica of some broker begins to move, and the next one after a while.
+    fn begin_move(&mut self) {
+        if self.healing {
+            return;
+        }
+        let brokers: Vec<Node> = self.brokers.iter().map(|broker| broker.id).collect();
+        let awake = self
+            .context
+            .random
+            .pick(&brokers)
+            .filter(|node| !self.paused.contains_key(node));
+        if let Some(node) = awake {
+            self.with_broker(node, Broker::begin_move);
+        }
+        let next = self.context.random.between(50, 1_500);
+        self.after(next, Event::Move);
     }
 
     fn tick(&mut self, node: Node, run: u64) {

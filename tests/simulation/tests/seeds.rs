@@ -81,6 +81,14 @@ fn appending_what_a_producer_repeats_is_found() {
     is_found(Mutation::ForgetsSequences, &["Idempotence"]);
 }
 
+#[test]
+fn appending_while_a_copy_is_being_noted_is_found() {
+    is_found(
+        Mutation::AppendsWhileAsking,
+        &["LeaderCandidateCompleteness", "LeaderCompleteness", "LogMatching"],
+    );
+}
+
 /// Kafka's rule for producers that a leader knows nothing of (KIP-360), by which a first batch that was refused
 /// and overtaken can never be written (KAFKA-14359, KAFKA-15591). Should this go unnoticed one day because that
 /// rule was tightened, simulated producers need their caution no more.

@@ -18,7 +18,7 @@ pub(super) fn poll(brokers: &[Broker], truth: &ClusterImage, checker: &mut Check
                 let Some(broker) = held.filter(|broker| !broker.wiped) else {
                     continue;
                 };
-                let log = broker.disk.logs.get(&tp);
+                let log = broker.disk.meant(tp, partition.directory_of(*candidate));
                 let has = log.map_or(0, |log| log.verified.min(log.durable));
                 if has < needed {
                     let what =

@@ -3,7 +3,7 @@
 //! judged: it must register before it leads again, and what it has then is judged there.
 
 use metadata::ClusterImage;
-use protocol::TopicPartition;
+use protocol::{BrokerId, TopicPartition};
 
 use crate::broker::Broker;
 use crate::checker::Checker;
@@ -21,7 +21,7 @@ pub(super) fn poll(brokers: &[Broker], truth: &ClusterImage, checker: &mut Check
             }
             let history = checker.history(tp);
             let needed = history.committed.len();
-            let log = leader.disk.logs.get(&tp);
+            let log = leader.disk.meant(tp, partition.directory_of(BrokerId(leader.id)));
             let has = log.map_or(0, |log| log.verified);
             let last = history.acknowledged.last_key_value();
             let missing = last.filter(|(at, value)| {

@@ -12,8 +12,8 @@ pub(super) fn poll(brokers: &mut [Broker], checker: &mut Checker) {
 
 fn compare(brokers: &mut [Broker], checker: &mut Checker) {
     for broker in brokers {
-        for (&tp, log) in &mut broker.disk.logs {
-            // A dead broker's disk counts too: it may be a candidate.
+        // A dead broker's disk counts too, and so does a copy: it may be a candidate.
+        for (&tp, log) in broker.disk.logs.iter_mut().chain(&mut broker.disk.futures) {
             let process = broker.process.as_ref();
             let high_watermark = process
                 .and_then(|process| process.replicas.get(&tp))
