@@ -78,11 +78,23 @@ impl ServerNode {
     }
 
     /// Starts any command of the binary.
-    pub(crate) fn spawn(mut command: Command, log: PathBuf) -> Self {
+    pub(crate) fn spawn(command: Command, log: PathBuf) -> Self {
         let file = File::create(&log).unwrap();
+        let both = file.try_clone().unwrap();
+        Self::spawn_into(command, log, file, both)
+    }
+
+    /// Starts any command of the binary whose output is to be whole lines: what it says on standard error goes
+    /// to a file of its own.
+    pub(crate) fn spawn_apart(command: Command, log: PathBuf, complaints: &Path) -> Self {
+        let (out, err) = (File::create(&log).unwrap(), File::create(complaints).unwrap());
+        Self::spawn_into(command, log, out, err)
+    }
+
+    fn spawn_into(mut command: Command, log: PathBuf, out: File, err: File) -> Self {
         let process = command
-            .stdout(file.try_clone().unwrap())
-            .stderr(file)
+            .stdout(out)
+            .stderr(err)
             .spawn()
             .expect("the binary starts");
         Self { process, log }

@@ -2,6 +2,7 @@
 
 use std::{
     process::ExitCode,
+    thread,
     time::{Duration, Instant},
 };
 
@@ -16,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Client,
     lines::LineFormat,
-    printing::{Commits, Printing, is_broken_pipe},
+    printing::{Commits, Printing, comes_too_early, is_broken_pipe},
 };
 use crate::roles::signals;
 
@@ -24,6 +25,9 @@ use crate::roles::signals;
 const LOOK: Duration = Duration::from_millis(200);
 /// How often a group's offsets are committed, as Kafka's `auto.commit.interval.ms` has it by default.
 const COMMIT_INTERVAL: Duration = Duration::from_secs(5);
+
+/// How long the last commit may take, where a rebalance is under way.
+const LAST_COMMIT: Duration = Duration::from_secs(30);
 
 /// Print the records of topics as lines on standard output.
 #[derive(Debug, clap::Args)]
@@ -188,11 +192,12 @@ impl Consume {
                 .is_some_and(|interval| committed.elapsed() >= interval)
             {
                 // What could not be committed now is committed with what comes after it.
-                if let Err(error) = printing.commit(consumer) {
-                    if is_broken_pipe(&error) {
-                        return Err(error);
+                match printing.commit(consumer) {
+                    Err(error) if is_broken_pipe(&error) => return Err(error),
+                    Err(error) if !comes_too_early(&error) => {
+                        eprintln!("ottla: offsets were not committed: {error:#}");
                     }
-                    eprintln!("ottla: offsets were not committed: {error:#}");
+                    Ok(()) | Err(_) => {}
                 }
                 committed = Instant::now();
             }
@@ -216,14 +221,24 @@ impl Consume {
                 Some(Err(error)) if self.group.is_some() && passes(&error) => eprintln!("ottla: {error}"),
                 Some(Err(error)) => {
                     // What was read until now counts.
-                    printing.commit(consumer)?;
+                    commit_at_last(consumer)?;
                     return Err(error).context("reading failed");
                 }
             }
         }
-        printing
-            .commit(consumer)
-            .context("what was printed could not be committed")
+        commit_at_last(consumer)
+    }
+}
+
+/// Commits what was printed, before the member leaves. Where the group is being shared anew it takes a moment: the
+/// library goes on with that by itself.
+fn commit_at_last(consumer: &BaseConsumer<Printing>) -> anyhow::Result<()> {
+    let deadline = Instant::now() + LAST_COMMIT;
+    loop {
+        match consumer.context().commit(consumer) {
+            Err(error) if comes_too_early(&error) && Instant::now() < deadline => thread::sleep(LOOK),
+            committed => return committed.context("what was printed could not be committed"),
+        }
     }
 }
 

@@ -18,6 +18,7 @@ use anyhow::Context;
 use rdkafka::{
     ClientContext, Message, Offset, TopicPartitionList,
     consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, Rebalance},
+    error::{KafkaError, RDKafkaErrorCode},
     message::{BorrowedMessage, Headers},
 };
 
@@ -202,6 +203,27 @@ impl Reached {
     }
 }
 
+/// Whether a commit came while the group's members change, or its coordinator does: a moment later it is taken.
+pub(super) fn comes_too_early(error: &anyhow::Error) -> bool {
+    let of_group = |cause: &KafkaError| {
+        matches!(
+            cause.rdkafka_error_code(),
+            Some(
+                RDKafkaErrorCode::RebalanceInProgress
+                    | RDKafkaErrorCode::IllegalGeneration
+                    | RDKafkaErrorCode::StaleMemberEpoch
+                    | RDKafkaErrorCode::NotCoordinator
+                    | RDKafkaErrorCode::CoordinatorNotAvailable
+                    | RDKafkaErrorCode::CoordinatorLoadInProgress
+                    | RDKafkaErrorCode::WaitingForCoordinator
+            )
+        )
+    };
+    error
+        .chain()
+        .any(|cause| cause.downcast_ref::<KafkaError>().is_some_and(of_group))
+}
+
 /// Whether standard output has a reader no more, such as `head` that has seen enough.
 pub(super) fn is_broken_pipe(error: &anyhow::Error) -> bool {
     let of_pipe = |cause: &io::Error| cause.kind() == ErrorKind::BrokenPipe;
@@ -256,6 +278,14 @@ mod tests {
             list.add_partition(topic, *partition);
         }
         list
+    }
+
+    #[test]
+    fn what_a_rebalance_refuses_is_tried_again() {
+        let refused = |code| anyhow::Error::new(KafkaError::ConsumerCommit(code)).context("told");
+        assert!(comes_too_early(&refused(RDKafkaErrorCode::IllegalGeneration)));
+        assert!(!comes_too_early(&refused(RDKafkaErrorCode::UnknownMemberId)));
+        assert!(!comes_too_early(&io::Error::from(ErrorKind::BrokenPipe).into()));
     }
 
     #[test]

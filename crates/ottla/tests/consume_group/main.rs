@@ -3,7 +3,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails here")]
 
-#[path = "support/mod.rs"]
+mod handover;
+#[path = "../support/mod.rs"]
 mod support;
 
 use std::{
