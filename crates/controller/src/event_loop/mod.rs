@@ -17,6 +17,7 @@
 mod active;
 mod batch;
 mod clock;
+mod leadership;
 mod operation;
 mod sessions;
 mod view;
@@ -30,7 +31,7 @@ use futures::StreamExt;
 use futures::stream::FuturesOrdered;
 use metadata::configs::NodeDefaults;
 use metadata::{ClusterImage, records};
-use protocol::{BrokerId, ClaimId, LeaderEpoch, Offset};
+use protocol::{BrokerId, Offset};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -38,19 +39,19 @@ use tokio_util::sync::CancellationToken;
 use self::active::{Active, Effect};
 use self::batch::{ENTRY_BYTES, Packed, pack};
 use self::clock::Clock;
+use self::leadership::{Leadership, claimed};
 use self::operation::Settled;
 pub(crate) use self::operation::{Call, CallError, CallResult, Operation};
 pub(crate) use self::sessions::{
     Applied, OpenSession, OpenedSession, SessionEnd, SessionEvent, SessionRefusal, Signal,
 };
-use self::view::known_active;
 pub use self::view::{ActiveController, ActiveView};
 use self::waiting::Waiting;
 use crate::decisions::{Now, ProbeResult, SessionId};
 use crate::identity::NodeIdentity;
 use crate::metric;
 use crate::prober;
-use crate::raft::{LogPosition, Proposal, ProposalError, RaftNode, Role};
+use crate::raft::{LogPosition, Proposal, ProposalError, RaftNode};
 
 /// Events that wait for the loop; senders wait for room.
 pub(crate) const EVENT_QUEUE: usize = 1024;
@@ -95,19 +96,6 @@ pub(crate) struct LoopWatches {
     pub(crate) active: watch::Receiver<ActiveView>,
     /// What each live broker has applied, while this controller is active.
     pub(crate) applied: watch::Receiver<Applied>,
-}
-
-enum Leadership {
-    Standby,
-    Claiming {
-        epoch: LeaderEpoch,
-        claim: ClaimId,
-        proposal: Proposal,
-    },
-    Active {
-        since: Instant,
-        active: Box<Active>,
-    },
 }
 
 /// The loop's state; see the module.
@@ -233,87 +221,6 @@ impl EventLoop {
         deadline.map_or(idle, |Now(deadline)| {
             idle.min(Instant::now() + Duration::from_millis(deadline.saturating_sub(now)))
         })
-    }
-
-    /// Begins and ends leadership as Raft says.
-    async fn follow_role(&mut self) {
-        let role = self.node.role();
-        let holds = role.leading
-            && match &self.leadership {
-                Leadership::Standby => true,
-                Leadership::Claiming { epoch, .. } => *epoch == role.epoch,
-                Leadership::Active { since, active } => {
-                    let quorum = role.quorum_answers || since.elapsed() < self.settings.quorum_timeout;
-                    active.epoch == role.epoch && quorum
-                }
-            };
-        if !holds {
-            self.step_down();
-        }
-        let may_claim = matches!(self.leadership, Leadership::Standby) && self.claim_at <= Instant::now();
-        if role.leading && role.failed.is_none() && may_claim {
-            let claim = ClaimId::random();
-            let proposal = self.node.propose(role.epoch, &records::claim_entry(claim)).await;
-            tracing::info!(epoch = %role.epoch, %claim, "elected; claiming the metadata log");
-            metric::election();
-            self.leadership = Leadership::Claiming {
-                epoch: role.epoch,
-                claim,
-                proposal,
-            };
-        }
-        self.publish_view(&role);
-    }
-
-    fn step_down(&mut self) {
-        match std::mem::replace(&mut self.leadership, Leadership::Standby) {
-            Leadership::Standby => {}
-            Leadership::Claiming { epoch, .. } => tracing::info!(%epoch, "the claim is dropped"),
-            Leadership::Active { active, .. } => {
-                tracing::info!(epoch = %active.epoch, "no longer the active controller");
-                let role = self.node.role();
-                let hint = known_active(&role).map(|active| active.to_wire());
-                active.depose(hint.as_ref());
-            }
-        }
-        self.rebalance_at = None;
-    }
-
-    fn claimed(&mut self, result: Result<LogPosition, ProposalError>) {
-        let Leadership::Claiming { epoch, claim, .. } =
-            std::mem::replace(&mut self.leadership, Leadership::Standby)
-        else {
-            return;
-        };
-        let image = self.images.borrow_and_update().clone();
-        let now = self.now();
-        match result {
-            Ok(_) if image.claim == claim => {
-                tracing::info!(%epoch, offset = ?image.offset, "active controller");
-                let active = Active::new(
-                    epoch,
-                    claim,
-                    self.settings.defaults.clone(),
-                    &self.settings.identity.cluster_id,
-                    self.settings.session_timeout.as_millis() as u64,
-                    &image,
-                    now,
-                );
-                self.rebalance_at = self
-                    .settings
-                    .rebalance_interval
-                    .map(|interval| Instant::now() + interval);
-                self.leadership = Leadership::Active {
-                    since: Instant::now(),
-                    active: Box::new(active),
-                };
-            }
-            // A later look at the role claims again, or waits for another leader.
-            Ok(_) | Err(_) => {
-                tracing::warn!(%epoch, ?result, "the claim did not take hold");
-                self.claim_at = Instant::now() + CLAIM_PAUSE;
-            }
-        }
     }
 
     fn take(&mut self, event: Event) {
@@ -491,34 +398,6 @@ impl EventLoop {
         }
     }
 
-    fn publish_view(&self, role: &Role) {
-        let active = match &self.leadership {
-            Leadership::Active { active, .. } => role
-                .leader
-                .as_ref()
-                .filter(|_| active.epoch == role.epoch)
-                .map(|(id, address)| ActiveController {
-                    node_id: *id,
-                    address: address.clone(),
-                    epoch: role.epoch,
-                }),
-            Leadership::Standby | Leadership::Claiming { .. } => known_active(role),
-        };
-        let view = ActiveView {
-            is_self: matches!(self.leadership, Leadership::Active { .. }),
-            active,
-            epoch: role.epoch,
-            failed: role.failed.clone(),
-        };
-        self.view.send_if_modified(|published| {
-            let changed = *published != view;
-            if changed {
-                *published = view;
-            }
-            changed
-        });
-    }
-
     fn publish_applied(&self) {
         if let Leadership::Active { active, .. } = &self.leadership {
             let applied = active.applied(&self.images.borrow());
@@ -528,13 +407,5 @@ impl EventLoop {
                 changed
             });
         }
-    }
-}
-
-/// Resolves when the claim is settled; never where there is none.
-async fn claimed(leadership: &mut Leadership) -> Result<LogPosition, ProposalError> {
-    match leadership {
-        Leadership::Claiming { proposal, .. } => proposal.await,
-        Leadership::Standby | Leadership::Active { .. } => std::future::pending().await,
     }
 }
