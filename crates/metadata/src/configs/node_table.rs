@@ -1,5 +1,6 @@
 //! Every key of a node's file that Ottla honours. Names, types and defaults are Kafka's 4.x, except for
-//! what the documentation of a key says; keys of Ottla's own begin with `ottla.`.
+//! what the documentation of a key says; keys of Ottla's own begin with `ottla.`. One table, as long as there are
+//! keys.
 
 use super::def::{ConfigDef, ConfigKind, UpdateMode, Valid};
 

@@ -17,10 +17,7 @@ pub(crate) async fn handle(
     request: Request,
     message: ConsumerGroupDescribeRequest,
 ) -> ConsumerGroupDescribeResponse {
-    let operations = authorized_operations::when(
-        message.include_authorized_operations,
-        authorized_operations::ALL_OF_GROUP,
-    );
+    let requested = message.include_authorized_operations;
     let described = message.group_ids.into_iter().map(|group| async {
         let id = group.clone();
         let group = match group_call::call(&request, GroupRequest::DescribeConsumer(group)).await {
@@ -29,11 +26,7 @@ pub(crate) async fn handle(
                 .with_group_id(id)
                 .with_error_code(group_call::mismatch(&other)),
         };
-        let operations = if group.error_code == 0 {
-            operations
-        } else {
-            authorized_operations::NOT_REQUESTED
-        };
+        let operations = authorized_operations::of_group(requested, group.error_code);
         group.with_authorized_operations(operations)
     });
     let groups = group_call::each(described).await;

@@ -14,10 +14,7 @@ use crate::{
 pub(crate) const API: Api = Api::new(ApiKey::DescribeGroups, 0, 6);
 
 pub(crate) async fn handle(request: Request, message: DescribeGroupsRequest) -> DescribeGroupsResponse {
-    let operations = authorized_operations::when(
-        message.include_authorized_operations,
-        authorized_operations::ALL_OF_GROUP,
-    );
+    let requested = message.include_authorized_operations;
     // A group that is named twice is described once.
     let mut named = HashSet::new();
     let groups = message
@@ -32,11 +29,7 @@ pub(crate) async fn handle(request: Request, message: DescribeGroupsRequest) -> 
                 .with_group_id(id)
                 .with_error_code(group_call::mismatch(&other)),
         };
-        let operations = if group.error_code == 0 {
-            operations
-        } else {
-            authorized_operations::NOT_REQUESTED
-        };
+        let operations = authorized_operations::of_group(requested, group.error_code);
         group.with_authorized_operations(operations)
     });
     let groups = group_call::each(described).await;
