@@ -2,6 +2,7 @@
 //! without a membership do it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
@@ -19,8 +20,8 @@ use protocol::grpc::v1::{
 };
 use protocol::{BrokerId, ErrorCode, LeaderEpoch, PartitionIndex, TopicName};
 use tokio::time::{Instant, sleep, timeout_at};
-use tonic::Status;
 use tonic::transport::Channel;
+use tonic::{Response, Status};
 
 use super::Relay;
 use super::wire::{code_of, kafka_error};
@@ -56,19 +57,25 @@ impl Relay {
     ) -> Result<CommitResponse, KafkaError> {
         check_commit(&request)?;
         let asked = &request;
+        let in_doubt = AtomicBool::new(false);
+        let doubt = &in_doubt;
         let ask = move |coordinator: Coordinator| -> Answering<'_, CommitResponse> {
             Box::pin(async move {
-                match coordinator {
+                let answer = match coordinator {
                     Coordinator::Here => Ok(commit(&self.broker, asked).await),
                     Coordinator::There(hello, mut peer) => {
                         let call = RelayCommitRequest {
                             hello: Some(hello),
                             request: Some(asked.clone()),
                         };
-                        let reply = peer.commit(call).await?.into_inner();
-                        Ok(answer_of(reply.error, reply.response))
+                        let reply = peer.commit(call).await.map(Response::into_inner);
+                        reply.map(|reply| answer_of(reply.error, reply.response))
                     }
+                };
+                if leaves_doubt(&answer) {
+                    doubt.store(true, Ordering::Relaxed);
                 }
+                answer
             })
         };
         let asks_again = |answer: &Result<CommitResponse, KafkaError>| match answer {
@@ -78,8 +85,14 @@ impl Relay {
                 .any(|result| result.error.as_ref().is_some_and(may_find_it)),
             Err(error) => may_find_it(error),
         };
-        self.at_coordinator(&request.group_id, deadline, ask, asks_again)
-            .await
+        let answer = self
+            .at_coordinator(&request.group_id, deadline, ask, asks_again)
+            .await;
+        if in_doubt.load(Ordering::Relaxed) {
+            doubted(answer)
+        } else {
+            answer
+        }
     }
 
     /// Looks up at the group's coordinator; the error is of the whole call.
@@ -159,6 +172,44 @@ fn answer_of<T: Default>(error: Option<KafkaError>, response: Option<T>) -> Resu
         Some(error) => Err(error),
         None => Ok(response.unwrap_or_default()),
     }
+}
+
+/// Whether it is not known after this attempt at a commit what was done: nothing came back, or the coordinator
+/// could not confirm a record that may be in its log.
+fn leaves_doubt(attempt: &Result<Result<CommitResponse, KafkaError>, Status>) -> bool {
+    let unconfirmed = |error: &KafkaError| {
+        matches!(
+            code_of(error),
+            ErrorCode::CoordinatorNotAvailable | ErrorCode::NotCoordinator
+        )
+    };
+    match attempt {
+        Err(_) => true,
+        Ok(Ok(response)) => {
+            let mut errors = response.offsets.iter().filter_map(|result| result.error.as_ref());
+            errors.any(unconfirmed)
+        }
+        // It was refused before anything was written.
+        Ok(Err(_)) => false,
+    }
+}
+
+/// What a commit is answered of which an attempt may have succeeded: errors of a later one that would say that
+/// nothing was done say no more than that it is not known.
+fn doubted(answer: Result<CommitResponse, KafkaError>) -> Result<CommitResponse, KafkaError> {
+    let told = |error: KafkaError| {
+        // Members may have come since then.
+        if !may_find_it(&error) && code_of(&error) != ErrorCode::UnknownMemberId {
+            return error;
+        }
+        let why = "a coordinator did not confirm the commit: it may have been done";
+        kafka_error(ErrorCode::RequestTimedOut, why)
+    };
+    let mut response = answer.map_err(told)?;
+    for result in &mut response.offsets {
+        result.error = result.error.take().map(told);
+    }
+    Ok(response)
 }
 
 /// Whether another attempt may find the coordinator. No call of these does harm when it is made twice.
@@ -458,6 +509,55 @@ mod tests {
             code(check_committed(&asked("", 1))),
             ErrorCode::InvalidTopicException
         );
+    }
+
+    #[test]
+    fn a_commit_that_may_have_been_done_is_not_said_to_be_undone() {
+        let response = |codes: &[ErrorCode]| CommitResponse {
+            offsets: codes
+                .iter()
+                .map(|&code| CommitResult {
+                    error: (code != ErrorCode::None).then(|| kafka_error(code, "")),
+                    ..CommitResult::default()
+                })
+                .collect(),
+        };
+        let codes = |response: CommitResponse| -> Vec<ErrorCode> {
+            let results = response.offsets.iter();
+            results
+                .map(|result| result.error.as_ref().map_or(ErrorCode::None, code_of))
+                .collect()
+        };
+        assert!(leaves_doubt(&Err(Status::unavailable("connection reset"))));
+        for (code, doubt) in [
+            (ErrorCode::None, false),
+            (ErrorCode::UnknownMemberId, false),
+            (ErrorCode::CoordinatorLoadInProgress, false),
+            (ErrorCode::CoordinatorNotAvailable, true),
+            (ErrorCode::NotCoordinator, true),
+        ] {
+            assert_eq!(leaves_doubt(&Ok(Ok(response(&[code])))), doubt, "{code:?}");
+            assert!(!leaves_doubt(&Ok(Err(kafka_error(code, "")))), "{code:?}");
+        }
+        let last = response(&[
+            ErrorCode::None,
+            ErrorCode::UnknownTopicOrPartition,
+            ErrorCode::UnknownMemberId,
+            ErrorCode::CoordinatorLoadInProgress,
+        ]);
+        let expected = [
+            ErrorCode::None,
+            ErrorCode::UnknownTopicOrPartition,
+            ErrorCode::RequestTimedOut,
+            ErrorCode::RequestTimedOut,
+        ];
+        assert_eq!(codes(doubted(Ok(last)).expect("a response")), expected);
+        for (said, told) in [
+            (ErrorCode::CoordinatorNotAvailable, ErrorCode::RequestTimedOut),
+            (ErrorCode::InvalidGroupId, ErrorCode::InvalidGroupId),
+        ] {
+            assert_eq!(code(doubted(Err(kafka_error(said, "")))), told);
+        }
     }
 
     #[test]
