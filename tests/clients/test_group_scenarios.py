@@ -42,6 +42,8 @@ class LifeTest(unittest.TestCase):
         else to do takes the quorum from the controllers and the sessions from the members.
         """
         rows = [row for row in rows if ONLY.search(str(row))]
+        if not rows:
+            return
         with ThreadPoolExecutor(_SIDE_BY_SIDE) as pool:
             outcomes = list(pool.map(lambda row: self._live(row, make, killer), rows))
         say(f"{sum(not problems for problems in outcomes)} of {len(rows)} rows held")
