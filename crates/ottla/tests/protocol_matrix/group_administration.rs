@@ -72,6 +72,12 @@ fn groups_on_the_command_line() {
     let described = rows(&node, &["describe", with_members]);
     assert_eq!(described.len(), 1);
     assert_eq!(described[0]["member"], *member);
+    let both = rows(&node, &["describe", idle, with_members]);
+    let names: Vec<_> = both.iter().map(|row| &row["group"]).collect();
+    assert_eq!(names, [idle, with_members], "as they were asked for");
+    // Others come and go meanwhile.
+    let all = rows(&node, &["lag"]);
+    assert!(all.iter().any(|row| row["group"] == idle), "{all:?}");
     let lag = rows(&node, &["lag", idle]);
     assert_eq!(lag.len(), 1);
     assert_eq!(

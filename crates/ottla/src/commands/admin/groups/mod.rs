@@ -15,6 +15,10 @@ use tonic::transport::Channel;
 
 use super::{Format, Target, answer, failure, output::Rows};
 
+/// Groups that are asked about at the same time: while a partition has no leader, each answer about it takes
+/// seconds.
+const AT_A_TIME: usize = 32;
+
 /// List and describe consumer groups, see how far they lag, set their offsets, delete them.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Groups {
@@ -76,8 +80,8 @@ impl Groups {
                 rows.print(format);
                 Ok(incomplete(&reply.unavailable))
             }),
-            Action::Describe { groups } => self.target.run(async |mut client| {
-                let (found, code) = describe(&mut client, groups, Missing::Fails).await?;
+            Action::Describe { groups } => self.target.run(async |client| {
+                let (found, code) = describe(&client, groups, Missing::Fails).await?;
                 print_members(found, format);
                 Ok(code)
             }),
@@ -91,7 +95,7 @@ impl Groups {
                 } else {
                     (groups, Missing::Fails)
                 };
-                let (found, described) = describe(&mut client, names, missing).await?;
+                let (found, described) = describe(&client, names, missing).await?;
                 print_lag(found, format);
                 Ok(if described == ExitCode::SUCCESS {
                     code
@@ -135,26 +139,35 @@ enum Missing {
 
 /// Asks about each group; what goes wrong goes to standard error and into the exit code.
 async fn describe(
-    client: &mut AdminClient<Channel>,
+    client: &AdminClient<Channel>,
     groups: Vec<String>,
     missing: Missing,
 ) -> anyhow::Result<(Vec<DescribeGroupResponse>, ExitCode)> {
     let mut found = Vec::with_capacity(groups.len());
     let mut code = ExitCode::SUCCESS;
-    for group_id in groups {
-        let request = DescribeGroupRequest {
-            group_id: group_id.clone(),
-        };
-        let reply = answer(client.describe_group(request).await)?;
-        let is_gone = reply.error.as_ref().is_some_and(is_not_found);
-        if is_gone && missing == Missing::IsGone {
-            continue;
-        }
-        if let Some(sentence) = failure(reply.error.as_ref()) {
-            eprintln!("ottla: {group_id}: {sentence}");
-            code = ExitCode::FAILURE;
-        } else {
-            found.push(reply);
+    for some in groups.chunks(AT_A_TIME) {
+        let asked: Vec<_> = some
+            .iter()
+            .map(|group_id| {
+                let mut client = client.clone();
+                let request = DescribeGroupRequest {
+                    group_id: group_id.clone(),
+                };
+                tokio::spawn(async move { client.describe_group(request).await })
+            })
+            .collect();
+        for (group_id, reply) in some.iter().zip(asked) {
+            let reply = answer(reply.await?)?;
+            let is_gone = reply.error.as_ref().is_some_and(is_not_found);
+            if is_gone && missing == Missing::IsGone {
+                continue;
+            }
+            if let Some(sentence) = failure(reply.error.as_ref()) {
+                eprintln!("ottla: {group_id}: {sentence}");
+                code = ExitCode::FAILURE;
+            } else {
+                found.push(reply);
+            }
         }
     }
     Ok((found, code))
