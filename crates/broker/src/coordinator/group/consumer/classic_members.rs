@@ -91,6 +91,10 @@ impl ConsumerGroup {
             .classic_seat(&id, comes_anew, body.group_instance_id.as_deref())
             .map_err(refused)?;
         let owned = embedded::identified(&subscription.owned, &fx.topics.view);
+        // A cooperative member that was removed, and does not know: others may have by now what it reads.
+        if seat == Seat::New && !comes_anew && !owned.is_empty() {
+            return Err(refused(ErrorCode::UnknownMemberId));
+        }
         let said = MemberSubscription {
             instance_id: body.group_instance_id.as_deref().map(InstanceId::from),
             rack_id: subscription.rack,

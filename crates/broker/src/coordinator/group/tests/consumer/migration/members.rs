@@ -120,6 +120,20 @@ fn a_classic_member_that_does_not_join_again_in_time_is_removed() {
 }
 
 #[test]
+fn a_removed_member_that_still_owns_something_is_told_to_begin_anew() {
+    let mut bench = bench();
+    let (id, generation) = with_classic_member(&mut bench);
+    synced(&mut bench, &id, generation);
+    bench.pass(20_000);
+    let reply = joined(&mut bench, 9, joins_classic(&id, &[0, 1, 2]));
+    assert_eq!(reply.error_code, ErrorCode::UnknownMemberId.code());
+    assert_eq!(bench.shard.lag_view().groups[0].members, 1);
+    // With empty hands it may come under its id, as whoever was given one.
+    let reply = joined(&mut bench, 9, joins_classic(&id, &[]));
+    assert_eq!((reply.error_code, &*reply.member_id), (0, &*id));
+}
+
+#[test]
 fn a_classic_member_that_does_not_sync_in_time_is_removed() {
     let mut bench = bench();
     let (id, generation) = with_classic_member(&mut bench);
