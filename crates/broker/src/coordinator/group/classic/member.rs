@@ -36,7 +36,7 @@ pub(super) struct Parked {
 }
 
 /// A member, from its first JoinGroup until it leaves or is given up.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Member {
     pub(super) id: MemberId,
     pub(super) instance_id: Option<InstanceId>,

@@ -92,7 +92,7 @@ impl State {
 }
 
 /// A group and its members.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct ClassicGroup {
     id: GroupId,
     state: State,
@@ -161,6 +161,23 @@ impl ClassicGroup {
 
     pub(super) fn protocol_type(&self) -> &str {
         self.protocol_type.as_deref().unwrap_or_default()
+    }
+
+    /// What the group's last record made of it, if it has not moved on: without what only memory has.
+    #[cfg(test)]
+    pub(super) fn at_rest(&self) -> Option<Self> {
+        let is_at_rest = matches!(self.state, State::Empty | State::Stable) && self.recorded.is_some();
+        let mut group = self.clone();
+        group.pending.clear();
+        group.pending_sync.clear();
+        let protocol = self.protocol.as_deref();
+        for member in group.members.values_mut() {
+            member.is_new = false;
+            member
+                .protocols
+                .retain(|supported| Some(&*supported.name) == protocol);
+        }
+        (is_at_rest && self.waiting() == 0).then_some(group)
     }
 
     /// How many requests wait for this group.

@@ -50,7 +50,7 @@ impl MemberRecords {
 }
 
 /// The records, and what is looked up in them all the time.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Ledger {
     records: ConsumerRecords,
     /// How many members there are.

@@ -38,6 +38,9 @@ mod seat;
 mod target;
 mod validate;
 
+#[cfg(test)]
+use std::fmt::Debug;
+
 pub use self::ledger::{ConsumerRecords, MemberRecords};
 pub(super) use self::{
     classic_members::ClassicLeave,
@@ -109,6 +112,12 @@ impl ConsumerGroup {
     /// What the log says of this group.
     pub(super) fn records(&self) -> &ConsumerRecords {
         self.ledger.records()
+    }
+
+    /// The records, and what is looked up in them: nothing of it is in memory alone.
+    #[cfg(test)]
+    pub(super) fn ledger(&self) -> &(impl Debug + PartialEq + use<>) {
+        &self.ledger
     }
 
     /// Whether the log says nothing of it (its offsets aside).

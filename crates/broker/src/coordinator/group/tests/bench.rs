@@ -1,7 +1,7 @@
 //! A shard on a bench: its log, its clock, and everything that was asked and answered.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
 };
 
@@ -25,7 +25,7 @@ use uuid::Uuid;
 
 use crate::coordinator::group::{
     Answer, Barrier, Caller, CoordinatorRecord, GroupConfig, GroupReply, GroupRequest, GroupShard, Now,
-    Outcome, ReplyToken, TopicView, TopicsView, embedded::Subscription,
+    Outcome, ReplyToken, TopicView, TopicsView, embedded::Subscription, shard::Group,
 };
 
 pub(super) const SESSION_MS: i32 = 10_000;
@@ -167,12 +167,17 @@ pub(super) struct Bench {
     pub(super) log: Vec<CoordinatorRecord>,
     /// How long the log was after each outcome: the records of one are one batch.
     pub(super) batches: Vec<usize>,
+    /// How long the log was after each event: a batch may be of several.
+    pub(super) events: Vec<usize>,
     view: Arc<TopicsView>,
     /// The answers that were given, with the length of the log that they wait for.
     pub(super) answers: BTreeMap<ReplyToken, (Answer, usize)>,
     versions: BTreeMap<ReplyToken, i16>,
     /// How many targets were computed.
     pub(super) targets: u64,
+    /// A shard that only replays the log, and how much of it it has.
+    follower: GroupShard,
+    followed: usize,
     /// Whether after each outcome a replay of the whole log is compared with the shard.
     pub(super) replays_every_outcome: bool,
 }
@@ -187,6 +192,7 @@ impl Bench {
             instant_ms: 5_000,
             wall_ms: 1_700_000_000_000,
         };
+        let follower = GroupShard::new(config.clone());
         let mut shard = GroupShard::new(config);
         shard.loaded(now);
         Self {
@@ -194,38 +200,44 @@ impl Bench {
             now,
             log: Vec::new(),
             batches: Vec::new(),
+            events: Vec::new(),
             view: Arc::default(),
             answers: BTreeMap::new(),
             versions: BTreeMap::new(),
             targets: 0,
+            follower,
+            followed: 0,
             replays_every_outcome: true,
         }
     }
 
     fn absorb(&mut self, outcome: Outcome) {
+        let before = self.log.len();
+        self.events
+            .extend(outcome.events.iter().map(|begin| before + begin));
         self.log.extend(outcome.records);
+        self.events.push(self.log.len());
         self.batches.push(self.log.len());
         self.targets += outcome.targets;
         for answer in outcome.replies {
             self.take(answer);
         }
         if self.replays_every_outcome {
+            follow(&mut self.follower, &self.log[self.followed..]);
+            self.followed = self.log.len();
             assert_eq!(
-                self.replayed().snapshot(),
+                self.follower.snapshot(),
                 self.shard.snapshot(),
                 "replay is the same"
             );
+            compare_at_rest(&self.shard, &self.follower);
         }
     }
 
-    /// A shard that knows nothing but the log.
-    fn replayed(&self) -> GroupShard {
+    /// A shard that knows nothing but a log.
+    fn replay(&self, log: &[CoordinatorRecord]) -> GroupShard {
         let mut shard = GroupShard::new(self.shard.config.clone());
-        for record in &self.log {
-            shard
-                .replay(&record.key, record.value.as_deref())
-                .expect("what was written can be read");
-        }
+        follow(&mut shard, log);
         shard
     }
 
@@ -309,9 +321,19 @@ impl Bench {
         self.now.instant_ms = instant_ms;
     }
 
-    /// Ends this coordinator; another one begins with what is in the log.
+    /// Ends this coordinator; another one begins with what is in the log, and would begin with the same
+    /// however much of that is compacted.
     pub(super) fn fail_over(&mut self) {
-        let mut next = self.replayed();
+        let mut next = self.replay(&self.log);
+        self.follower = self.replay(&self.log);
+        self.followed = self.log.len();
+        for clean in [self.log.len() / 2, self.log.len()] {
+            for keeps_tombstones in [true, false] {
+                let compacted = self.replay(&compacted(&self.log, clean, keeps_tombstones));
+                assert_eq!(compacted.snapshot(), next.snapshot(), "compacted is the same");
+                compare_at_rest(&next, &compacted);
+            }
+        }
         next.topics_changed(self.view.clone());
         let old = std::mem::replace(&mut self.shard, next);
         for answer in old.unload() {
@@ -372,11 +394,12 @@ impl Bench {
     }
 
     pub(super) fn state(&self) -> &'static str {
-        let view = self.shard.lag_view();
-        view.groups
-            .iter()
-            .find(|group| group.group.as_str() == "g")
-            .map_or("Dead", |group| group.state)
+        self.state_of("g")
+    }
+
+    pub(super) fn state_of(&self, group: &str) -> &'static str {
+        let entry = self.shard.groups.get(group);
+        entry.map_or("Dead", |entry| entry.group.state_name())
     }
 
     /// The offset that the group has for partition 0 of a topic.
@@ -425,6 +448,45 @@ impl Bench {
         assert_eq!(self.joined(tokens[0]).members.len(), size);
         assert_eq!(self.state(), "CompletingRebalance");
         ids
+    }
+}
+
+fn follow(shard: &mut GroupShard, log: &[CoordinatorRecord]) {
+    for record in log {
+        let replayed = shard.replay(&record.key, record.value.as_deref());
+        replayed.expect("what was written can be read");
+    }
+}
+
+/// A log as a cleaner leaves it that has got so far: of each key the last record, if that says anything.
+fn compacted(log: &[CoordinatorRecord], clean: usize, keeps_tombstones: bool) -> Vec<CoordinatorRecord> {
+    let (clean, dirty) = log.split_at(clean);
+    let places = clean.iter().enumerate();
+    let last: HashMap<_, _> = places
+        .clone()
+        .map(|(place, record)| (&record.key, place))
+        .collect();
+    let kept = places.filter(|(place, record)| {
+        last[&record.key] == *place && (keeps_tombstones || record.value.is_some())
+    });
+    kept.map(|(_, record)| record).chain(dirty).cloned().collect()
+}
+
+/// What the coordinator that wrote the records knows besides them is what follows from them, wherever a group
+/// has not moved on since.
+fn compare_at_rest(wrote: &GroupShard, replayed: &GroupShard) {
+    for (id, replayed) in &replayed.groups {
+        match (&wrote.groups[id].group, &replayed.group) {
+            (Group::Classic(wrote), Group::Classic(replayed)) => {
+                if let Some(wrote) = wrote.at_rest() {
+                    assert_eq!(Some(wrote), replayed.at_rest(), "{id}");
+                }
+            }
+            (Group::Consumer(wrote), Group::Consumer(replayed)) => {
+                assert_eq!(wrote.ledger(), replayed.ledger(), "{id}");
+            }
+            (wrote, replayed) => panic!("{id} has another protocol: {wrote:#?}, {replayed:#?}"),
+        }
     }
 }
 

@@ -6,8 +6,13 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use proptest::prelude::*;
 use protocol::ErrorCode;
 
-use super::bench::{Bench, commit, error_of, heartbeat, join, leave, sync, text};
-use crate::coordinator::group::{Barrier, GroupReply, GroupRequest, ReplyToken};
+use super::{
+    bench::{Bench, commit, error_of, heartbeat, join, leave, sync, text},
+    replica::Replica,
+};
+use crate::coordinator::group::{
+    Barrier, GroupConfig, GroupId, GroupReply, GroupRequest, ReplyToken, records::Change,
+};
 
 /// What the leader shares out: one letter is one partition.
 const PARTITIONS: &str = "abcdefg";
@@ -79,8 +84,6 @@ struct Client {
 #[derive(Clone, Copy, Debug)]
 struct Asked {
     client: usize,
-    /// Of which life of the group.
-    life: u32,
     generation: i32,
     commits: Option<i64>,
 }
@@ -92,15 +95,17 @@ struct World {
     /// How much of the log is committed.
     committed: usize,
     delivered: BTreeSet<ReplyToken>,
-    /// How often each group was deleted: generations begin anew then.
-    lives: BTreeMap<&'static str, u32>,
+    /// What is committed: only groups without members are forgotten, and generations only grow until then.
+    replica: Replica,
     /// Who owns which partition in which generation of which life of a group: what clients were
     /// told, for good.
-    owners: BTreeMap<(&'static str, u32, i32, char), String>,
+    owners: BTreeMap<(&'static str, usize, i32, char), String>,
     /// The generation of the last assignment that someone was told.
-    generations: BTreeMap<(&'static str, u32), i32>,
-    /// The last commit that was acknowledged, of each group.
-    acknowledged: BTreeMap<&'static str, i64>,
+    generations: BTreeMap<(&'static str, usize), i32>,
+    /// Generations whose leader did not know whom to assign to.
+    unled: BTreeSet<(&'static str, i32)>,
+    /// The last commit that was acknowledged, of each group, and where in the log it is at the latest.
+    acknowledged: BTreeMap<&'static str, (i64, usize)>,
     next_offset: i64,
 }
 
@@ -115,15 +120,22 @@ fn instance_of(client: usize) -> Option<String> {
 
 impl World {
     fn new() -> Self {
+        // So short that groups and offsets expire again and again.
+        let config = GroupConfig {
+            offsets_retention_ms: 30_000,
+            offsets_retention_check_interval_ms: 5_000,
+            ..GroupConfig::default()
+        };
         Self {
-            bench: Bench::new(),
+            bench: Bench::with(config),
             clients: vec![Client::default(); CLIENTS],
             asked: HashMap::new(),
             committed: 0,
             delivered: BTreeSet::new(),
-            lives: GROUPS.into_iter().map(|group| (group, 0)).collect(),
+            replica: Replica::new(),
             owners: BTreeMap::new(),
             generations: BTreeMap::new(),
+            unled: BTreeSet::new(),
             acknowledged: BTreeMap::new(),
             next_offset: 1,
         }
@@ -133,7 +145,6 @@ impl World {
         let generation = self.clients[client].generation;
         let asked = Asked {
             client,
-            life: self.lives[group_of(client)],
             generation,
             commits,
         };
@@ -144,6 +155,7 @@ impl World {
     }
 
     fn send_join(&mut self, client: usize, protocols: &[&str]) {
+        self.clients[client].leads = None;
         let body = join(&self.clients[client].member_id, protocols)
             .with_group_id(text(group_of(client)).into())
             .with_group_instance_id(instance_of(client).map(|id| text(&id)));
@@ -155,7 +167,9 @@ impl World {
 
     fn send_sync(&mut self, client: usize, generation: i32) {
         let me = &self.clients[client];
-        let shares = me.leads.as_ref().filter(|_| !me.skips).map(|members| {
+        let leads = me.leads.as_ref().filter(|_| !me.skips);
+        let knows = leads.is_some() && me.generation == generation && me.waits_for.is_none();
+        let shares = leads.map(|members| {
             let mut shares: Vec<(String, String)> =
                 members.iter().map(|id| (id.clone(), String::new())).collect();
             for (n, partition) in PARTITIONS.chars().enumerate() {
@@ -172,7 +186,11 @@ impl World {
         let body = sync(&me.member_id, generation, &assigns)
             .with_group_id(text(group_of(client)).into())
             .with_group_instance_id(instance_of(client).map(|id| text(&id)));
+        let is_led = self.bench.state_of(group_of(client)) != "CompletingRebalance";
         let token = self.bench.send(5, GroupRequest::Sync(body));
+        if !is_led && !knows && self.bench.state_of(group_of(client)) == "Stable" {
+            self.unled.insert((group_of(client), generation));
+        }
         self.ask(client, token, None);
         if let Some(asked) = self.asked.get_mut(&token) {
             asked.generation = generation;
@@ -237,35 +255,16 @@ impl World {
             Step::Commit(client) => self.commit(client, false),
             Step::CommitAlone(client) => self.commit(client, true),
             Step::DeleteGroup(group) => {
-                let group = GROUPS[group];
-                let reply = self.bench.ask(2, GroupRequest::Delete(text(group).into()));
-                if error_of(&reply) == ErrorCode::None {
-                    self.forget(group);
-                }
+                let group = text(GROUPS[group]);
+                self.bench.ask(2, GroupRequest::Delete(group.into()));
             }
             Step::Replicate => self.committed = self.bench.log.len(),
             Step::Pass(ms) => self.bench.pass(ms),
             Step::FailOver(found) => self.fail_over(found),
         }
-        self.notice_expired();
         self.deliver();
-    }
-
-    /// A group is deleted, or will be as soon as that is committed.
-    fn forget(&mut self, group: &'static str) {
-        *self.lives.get_mut(group).expect("known") += 1;
-        self.acknowledged.remove(group);
-    }
-
-    /// Groups that became empty are deleted after a while when they have no offsets.
-    fn notice_expired(&mut self) {
-        let there = self.bench.shard.snapshot();
-        for group in GROUPS {
-            let known = self.generations.contains_key(&(group, self.lives[group]));
-            if known && there.0.get(group).is_none_or(|snapshot| snapshot.group.is_none()) {
-                *self.lives.get_mut(group).expect("known") += 1;
-            }
-        }
+        self.check_stable();
+        self.check_commits();
     }
 
     fn fail_over(&mut self, found: usize) {
@@ -300,31 +299,33 @@ impl World {
 
     /// Delivers what may be told.
     fn deliver(&mut self) {
-        let ready: Vec<(ReplyToken, GroupReply)> = self
+        // A classic group is one record: each is looked at by itself.
+        self.replica.follow(&self.bench.log, 1..=self.committed);
+        let ready: Vec<(ReplyToken, GroupReply, usize)> = self
             .bench
             .answers
             .iter()
             .filter(|(token, (answer, upto))| {
                 !self.delivered.contains(token) && (answer.after == Barrier::Now || *upto <= self.committed)
             })
-            .map(|(token, (answer, _))| (*token, answer.reply.clone()))
+            .map(|(token, (answer, upto))| (*token, answer.reply.clone(), *upto))
             .collect();
-        for (token, reply) in ready {
+        for (token, reply, upto) in ready {
             self.delivered.insert(token);
             if let Some(asked) = self.asked.get(&token).copied() {
-                self.take(token, asked, &reply);
+                self.take(token, asked, &reply, upto);
             }
         }
     }
 
-    fn take(&mut self, token: ReplyToken, asked: Asked, reply: &GroupReply) {
+    /// Takes an answer that waited for the log up to there.
+    fn take(&mut self, token: ReplyToken, asked: Asked, reply: &GroupReply, upto: usize) {
         let client = asked.client;
         let error = error_of(reply);
         if let Some(offset) = asked.commits {
-            let still_there = asked.life == self.lives[group_of(client)];
-            if error == ErrorCode::None && still_there {
+            if error == ErrorCode::None {
                 let last = self.acknowledged.entry(group_of(client)).or_default();
-                *last = offset.max(*last);
+                *last = (offset, upto).max(*last);
             }
             return;
         }
@@ -333,7 +334,8 @@ impl World {
             && error == ErrorCode::None
         {
             let share = std::str::from_utf8(&reply.assignment).expect("letters");
-            self.own(client, asked.life, asked.generation, share);
+            let life = self.replica.life(group_of(client), upto);
+            self.own(client, life, asked.generation, share);
         }
         if !current {
             return;
@@ -370,7 +372,7 @@ impl World {
     }
 
     /// A client is told what it owns.
-    fn own(&mut self, client: usize, life: u32, generation: i32, share: &str) {
+    fn own(&mut self, client: usize, life: usize, generation: i32, share: &str) {
         let group = group_of(client);
         let who = instance_of(client).unwrap_or_else(|| format!("client-{client}"));
         for partition in share.chars() {
@@ -385,13 +387,40 @@ impl World {
         *last = generation;
     }
 
-    /// What was acknowledged is there, or something later.
-    fn check_commits(&mut self) {
-        for (group, offset) in self.acknowledged.clone() {
-            let snapshot = self.bench.shard.snapshot();
-            let there = snapshot.0[group].offsets.values().next();
+    /// In a group that is stable everything is shared out, each partition once, as its leader said.
+    fn check_stable(&self) {
+        let snapshot = self.bench.shard.snapshot();
+        for group in GROUPS {
+            let recorded = snapshot.0.get(group).and_then(|group| group.group.as_ref());
+            let Some(recorded) = recorded.filter(|_| self.bench.state_of(group) == "Stable") else {
+                continue;
+            };
+            if self.unled.contains(&(group, recorded.generation.0)) {
+                continue;
+            }
+            let shares = recorded.members.iter().map(|member| &*member.assignment);
+            let mut shared = shares.collect::<Vec<_>>().concat();
+            shared.sort_unstable();
+            assert_eq!(String::from_utf8_lossy(&shared), PARTITIONS, "{recorded:#?}");
+        }
+    }
+
+    /// What was acknowledged is there, or something later; unless it was forgotten after that, which the replica
+    /// sees happen to groups without members only.
+    fn check_commits(&self) {
+        let snapshot = self.bench.shard.snapshot();
+        for (&group, &(offset, upto)) in &self.acknowledged {
+            let later = self.bench.log[upto..].iter();
+            let is_forgotten = later.filter(|record| record.value.is_none()).any(|record| {
+                let change = Change::decode(&record.key, record.value.as_deref());
+                matches!(change, Ok(Change::Offset(key, None)) if key.group == GroupId::from(group))
+            });
+            let there = snapshot
+                .0
+                .get(group)
+                .and_then(|group| group.offsets.values().next());
             assert!(
-                there.is_some_and(|value| value.offset.0 >= offset),
+                is_forgotten || there.is_some_and(|value| value.offset.0 >= offset),
                 "{group}: {offset} was acknowledged, {there:?} is there"
             );
         }
@@ -433,7 +462,6 @@ proptest! {
         let mut world = World::new();
         for step in &steps {
             world.run(step);
-            world.check_commits();
         }
         world.settle();
         world.fail_over(usize::MAX);

@@ -5,5 +5,6 @@ mod consumer;
 mod failover;
 mod offsets;
 mod rebalance;
+mod replica;
 mod states;
 mod static_members;

@@ -12,6 +12,7 @@ use super::super::beats;
 use super::{CLIENTS, Places, World};
 use crate::coordinator::group::{
     GroupReply, GroupRequest, ReplyToken,
+    embedded::{self, NamedPartitions, Subscription},
     tests::bench::{commit, error_of, heartbeat, join, leave, subscription, sync, text, topic_id},
 };
 
@@ -27,30 +28,36 @@ pub(super) enum Kind {
     StaticConsumer,
     /// Of the KIP-848 protocol, subscribing with an expression.
     Pattern,
-    /// Of the classic protocol, giving everything up before it joins.
-    Classic,
-    /// The same with an instance id.
-    StaticClassic,
+    /// Of the classic protocol: it keeps what it has while it joins, gives up what it was not assigned
+    /// again, and then joins once more.
+    Cooperative,
+    /// Of the classic protocol with an instance id, giving everything up before it joins.
+    StaticEager,
 }
 
 pub(super) const KINDS: [Kind; CLIENTS] = [
     Kind::Consumer,
-    Kind::Classic,
+    Kind::Cooperative,
     Kind::StaticConsumer,
-    Kind::StaticClassic,
+    Kind::StaticEager,
     Kind::Pattern,
 ];
 
 impl Kind {
     pub(super) fn is_classic(self) -> bool {
-        matches!(self, Self::Classic | Self::StaticClassic)
+        matches!(self, Self::Cooperative | Self::StaticEager)
+    }
+
+    /// The assignor that it asks for.
+    fn assignor(self) -> Option<&'static str> {
+        (self == Self::StaticConsumer).then_some("range")
     }
 
     fn instance(self) -> Option<&'static str> {
         match self {
             Self::StaticConsumer => Some("i"),
-            Self::StaticClassic => Some("j"),
-            Self::Consumer | Self::Pattern | Self::Classic => None,
+            Self::StaticEager => Some("j"),
+            Self::Consumer | Self::Pattern | Self::Cooperative => None,
         }
     }
 
@@ -58,7 +65,7 @@ impl Kind {
         match self {
             Self::Consumer => Some("a"),
             Self::StaticConsumer => Some("b"),
-            Self::Pattern | Self::Classic | Self::StaticClassic => None,
+            Self::Pattern | Self::Cooperative | Self::StaticEager => None,
         }
     }
 }
@@ -90,8 +97,8 @@ pub(super) struct Client {
     told: Places,
     /// What it reads from.
     pub(super) owns: Places,
-    /// Of the leader of a classic generation: whom it is to assign to.
-    leads: Option<Vec<String>>,
+    /// Of the leader of a classic generation: whom it is to assign to, and what they keep meanwhile.
+    leads: Option<Vec<(String, Places)>>,
     pub(super) waits_for: Option<ReplyToken>,
 }
 
@@ -123,7 +130,8 @@ impl World {
         if full {
             body = body
                 .with_rebalance_timeout_ms(30_000)
-                .with_rack_id(KINDS[n].rack().map(text));
+                .with_rack_id(KINDS[n].rack().map(text))
+                .with_server_assignor(KINDS[n].assignor().map(text));
         }
         if full || reports {
             body = owning(body, &me.owns);
@@ -134,14 +142,20 @@ impl World {
     }
 
     fn send_join(&mut self, n: usize) {
-        // An eager consumer gives everything up first.
-        self.clients[n].owns.clear();
-        self.clients[n].told.clear();
+        let is_eager = KINDS[n] == Kind::StaticEager;
+        if is_eager {
+            self.clients[n].owns.clear();
+            self.clients[n].told.clear();
+        }
         let me = &self.clients[n];
         let mut body = join(&me.member_id, &["range"])
             .with_group_instance_id(KINDS[n].instance().map(text))
             .with_session_timeout_ms(20_000);
-        body.protocols[0].metadata = subscription(SUBSCRIPTIONS[me.wants]);
+        body.protocols[0].metadata = if is_eager {
+            subscription(SUBSCRIPTIONS[me.wants])
+        } else {
+            subscription_owning(SUBSCRIPTIONS[me.wants], &me.owns)
+        };
         let token = self.bench.send_join(9, body);
         self.ask(n, token);
     }
@@ -152,14 +166,18 @@ impl World {
             sync(&me.member_id, me.epoch, &[]).with_group_instance_id(KINDS[n].instance().map(text));
         if let Some(members) = &me.leads {
             let mut shares: BTreeMap<&String, Places> =
-                members.iter().map(|id| (id, Places::new())).collect();
+                members.iter().map(|(id, _)| (id, Places::new())).collect();
             for (turn, place) in self.all_places().into_iter().enumerate() {
-                shares
-                    .entry(&members[turn % members.len()])
-                    .or_default()
-                    .insert(place);
+                let (owner, _) = &members[turn % members.len()];
+                // What somebody else still has is assigned in the next generation.
+                let is_kept = members
+                    .iter()
+                    .any(|(id, keeps)| id != owner && keeps.contains(&place));
+                if !is_kept {
+                    shares.entry(owner).or_default().insert(place);
+                }
             }
-            let assigns: Vec<(&str, &str)> = members.iter().map(|id| (id.as_str(), "")).collect();
+            let assigns: Vec<(&str, &str)> = members.iter().map(|(id, _)| (id.as_str(), "")).collect();
             body =
                 sync(&me.member_id, me.epoch, &assigns).with_group_instance_id(KINDS[n].instance().map(text));
             for assigned in &mut body.assignments {
@@ -236,7 +254,7 @@ impl World {
         if accepted {
             // Acknowledged when it is committed; here at once.
             self.committed = self.bench.log.len();
-            self.acknowledged = offset;
+            self.acknowledged = Some((offset, self.committed));
         }
     }
 
@@ -248,15 +266,17 @@ impl World {
             me.repeats = true;
             if KINDS[n].is_classic() {
                 me.phase = Phase::Out;
+            }
+            if KINDS[n] == Kind::StaticEager {
                 me.owns.clear();
             }
         }
     }
 
-    pub(super) fn take(&mut self, n: usize, reply: &GroupReply) {
+    pub(super) fn take(&mut self, n: usize, reply: &GroupReply, life: usize) {
         let error = error_of(reply);
         match (reply, error) {
-            (GroupReply::ConsumerHeartbeat(reply), ErrorCode::None) => self.take_beat(n, reply),
+            (GroupReply::ConsumerHeartbeat(reply), ErrorCode::None) => self.take_beat(n, reply, life),
             (GroupReply::Join(reply), ErrorCode::None) => {
                 let me = &mut self.clients[n];
                 me.member_id = reply.member_id.to_string();
@@ -266,7 +286,10 @@ impl World {
                     reply
                         .members
                         .iter()
-                        .map(|member| member.member_id.to_string())
+                        .map(|member| {
+                            let said = Subscription::read(&member.metadata).expect("a subscription");
+                            (member.member_id.to_string(), places(&said.owned))
+                        })
                         .collect()
                 });
             }
@@ -274,9 +297,12 @@ impl World {
                 self.clients[n].member_id = reply.member_id.to_string();
             }
             (GroupReply::Sync(reply), ErrorCode::None) => {
+                self.check_epoch(n, self.clients[n].epoch, life);
                 let share = decode(&reply.assignment);
                 let me = &mut self.clients[n];
                 me.phase = Phase::In;
+                // Whoever gives something up says so by joining again.
+                me.said &= me.owns.is_subset(&share);
                 me.told.clone_from(&share);
                 me.owns = share;
             }
@@ -298,6 +324,9 @@ impl World {
             (_, ErrorCode::InvalidRequest | ErrorCode::InconsistentGroupProtocol) => {
                 panic!("{reply:?} to {:?}", self.clients[n]);
             }
+            (_, ErrorCode::RebalanceInProgress) if KINDS[n] == Kind::Cooperative => {
+                self.clients[n].phase = Phase::Out;
+            }
             _ => {
                 let me = &mut self.clients[n];
                 me.phase = Phase::Out;
@@ -306,15 +335,21 @@ impl World {
         }
     }
 
-    fn take_beat(&mut self, n: usize, reply: &ConsumerGroupHeartbeatResponse) {
-        let me = &mut self.clients[n];
-        let last = self.epochs.entry(me.member_id.clone()).or_default();
+    /// In one life of the group a member is never told an epoch that is lower than the last.
+    fn check_epoch(&mut self, n: usize, epoch: i32, life: usize) {
+        let member = self.clients[n].member_id.clone();
+        let last = self.epochs.entry((life, member)).or_default();
         assert!(
-            reply.member_epoch >= *last,
-            "epoch {} after {last}",
-            reply.member_epoch
+            epoch >= *last,
+            "epoch {epoch} after {last}: {:?}",
+            self.clients[n]
         );
-        *last = reply.member_epoch;
+        *last = epoch;
+    }
+
+    fn take_beat(&mut self, n: usize, reply: &ConsumerGroupHeartbeatResponse, life: usize) {
+        self.check_epoch(n, reply.member_epoch, life);
+        let me = &mut self.clients[n];
         me.epoch = reply.member_epoch;
         me.phase = Phase::In;
         if let Some(assignment) = &reply.assignment {
@@ -332,7 +367,6 @@ impl World {
     /// A client stops reading, and begins anew.
     fn abandon(&mut self, n: usize) {
         let me = &mut self.clients[n];
-        self.epochs.remove(&me.member_id);
         me.epoch = 0;
         me.phase = Phase::Out;
         me.said = false;
@@ -354,19 +388,34 @@ fn owning(body: ConsumerGroupHeartbeatRequest, owned: &Places) -> ConsumerGroupH
     body.with_topic_partitions(Some(topics.collect()))
 }
 
-fn name_of(id: uuid::Uuid) -> &'static str {
+pub(super) fn name_of(id: uuid::Uuid) -> &'static str {
     let known = ["t", "u"].into_iter().find(|name| topic_id(name).0 == id);
     known.expect("a topic that there is")
 }
 
 /// An assignment in the embedded protocol.
 fn encode(places: &Places) -> bytes::Bytes {
+    let mut bytes = vec![0, 0];
+    put(&mut bytes, places);
+    bytes.extend([0xff; 4]);
+    bytes.into()
+}
+
+/// What a cooperative consumer says that wants these topics, and has these partitions.
+fn subscription_owning(topics: &[&str], owned: &Places) -> bytes::Bytes {
+    let mut bytes = subscription(topics).to_vec();
+    bytes[1] = 1;
+    put(&mut bytes, owned);
+    bytes.into()
+}
+
+/// Adds partitions as the embedded protocol has them.
+fn put(bytes: &mut Vec<u8>, places: &Places) {
     let mut topics: BTreeMap<&str, Vec<i32>> = BTreeMap::new();
     for (topic, partition) in places {
         topics.entry(topic).or_default().push(*partition);
     }
     let count = |len: usize| i32::try_from(len).expect("few").to_be_bytes();
-    let mut bytes = vec![0, 0];
     bytes.extend(count(topics.len()));
     for (topic, partitions) in topics {
         bytes.extend([0, 1]);
@@ -376,13 +425,15 @@ fn encode(places: &Places) -> bytes::Bytes {
             bytes.extend(partition.to_be_bytes());
         }
     }
-    bytes.extend([0xff; 4]);
-    bytes.into()
 }
 
 fn decode(bytes: &[u8]) -> Places {
-    let named = crate::coordinator::group::embedded::read_assignment(bytes).expect("an assignment");
-    let places = named.partitions.iter().flat_map(|(topic, partitions)| {
+    let assignment = embedded::read_assignment(bytes).expect("an assignment");
+    places(&assignment.partitions)
+}
+
+fn places(named: &NamedPartitions) -> Places {
+    let places = named.iter().flat_map(|(topic, partitions)| {
         let topic = if &**topic == "t" { "t" } else { "u" };
         partitions.iter().map(move |partition| (topic, partition.0))
     });

@@ -7,8 +7,15 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use proptest::prelude::*;
 
-use self::clients::{Client, KINDS, Phase, SUBSCRIPTIONS};
-use crate::coordinator::group::{Barrier, GroupReply, ReplyToken, tests::bench::Bench};
+use self::clients::{Client, KINDS, Phase, SUBSCRIPTIONS, name_of};
+use crate::coordinator::group::{
+    Barrier, CoordinatorRecord, GroupConfig, GroupReply, GroupRequest, ReplyToken,
+    records::{Change, ConsumerChange},
+    tests::{
+        bench::{Bench, text},
+        replica::Replica,
+    },
+};
 
 const CLIENTS: usize = 5;
 /// A topic and a partition of it.
@@ -29,6 +36,8 @@ enum Step {
     /// A client wants other topics.
     Resubscribe(usize, usize),
     Commit(usize),
+    /// Somebody deletes the group, which works while it is empty.
+    Delete,
     /// A topic has so many partitions from now on (never fewer).
     Grow(usize),
     /// Every partition is in another rack from now on.
@@ -50,6 +59,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => client.clone().prop_map(Step::Leave),
         2 => (client.clone(), 0..SUBSCRIPTIONS.len()).prop_map(|(n, to)| Step::Resubscribe(n, to)),
         2 => client.prop_map(Step::Commit),
+        1 => Just(Step::Delete),
         1 => (0..8usize).prop_map(Step::Grow),
         1 => Just(Step::Relocate),
         8 => Just(Step::Replicate),
@@ -58,34 +68,49 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
+fn change(record: &CoordinatorRecord) -> Change {
+    Change::decode(&record.key, record.value.as_deref()).expect("what was written can be read")
+}
+
 struct World {
     bench: Bench,
     clients: Vec<Client>,
     partitions: BTreeMap<&'static str, usize>,
+    /// How many partitions the topics had, from where in the log on.
+    announced: Vec<(usize, BTreeMap<&'static str, usize>)>,
     /// Whether the partitions are not in the racks where they were in the beginning.
     relocated: bool,
     asked: HashMap<ReplyToken, usize>,
     /// How much of the log is committed.
     committed: usize,
     delivered: BTreeSet<ReplyToken>,
-    /// The epoch that each member was last told.
-    epochs: BTreeMap<String, i32>,
-    acknowledged: i64,
+    /// What is committed: the group's epoch only grows, whichever protocol it speaks.
+    replica: Replica,
+    /// The epoch that each member was last told in a life of the group.
+    epochs: BTreeMap<(usize, String), i32>,
+    /// The last commit that was acknowledged, and where in the log it is at the latest.
+    acknowledged: Option<(i64, usize)>,
     next_offset: i64,
 }
 
 impl World {
     fn new() -> Self {
         let mut world = Self {
-            bench: Bench::new(),
+            // Empty groups without offsets are deleted again and again.
+            bench: Bench::with(GroupConfig {
+                offsets_retention_check_interval_ms: 5_000,
+                ..GroupConfig::default()
+            }),
             clients: vec![Client::default(); CLIENTS],
             partitions: [("t", 4), ("u", 2)].into(),
+            announced: Vec::new(),
             relocated: false,
             asked: HashMap::new(),
             committed: 0,
             delivered: BTreeSet::new(),
+            replica: Replica::new(),
             epochs: BTreeMap::new(),
-            acknowledged: 0,
+            acknowledged: None,
             next_offset: 1,
         };
         world.announce();
@@ -93,6 +118,8 @@ impl World {
     }
 
     fn announce(&mut self) {
+        self.announced
+            .push((self.bench.log.len(), self.partitions.clone()));
         let racks: [&[&str]; 2] = if self.relocated {
             [&["b"], &["a"]]
         } else {
@@ -138,6 +165,9 @@ impl World {
                 }
             }
             Step::Commit(n) => self.commit(n),
+            Step::Delete => {
+                self.bench.ask(2, GroupRequest::Delete(text("g").into()));
+            }
             Step::Grow(by) => {
                 let topic = if by % 2 == 0 { "t" } else { "u" };
                 let count = self.partitions.get_mut(topic).expect("known");
@@ -154,6 +184,7 @@ impl World {
         }
         self.deliver();
         self.check_owners();
+        self.check_stable();
     }
 
     fn fail_over(&mut self, found: usize) {
@@ -172,6 +203,10 @@ impl World {
             .collect();
         self.bench.log.truncate(kept);
         self.bench.batches.retain(|end| *end <= kept);
+        self.bench.events.retain(|end| *end <= kept);
+        for (from, _) in &mut self.announced {
+            *from = kept.min(*from);
+        }
         self.committed = kept;
         self.bench.fail_over();
         assert_eq!(self.bench.open(), 0, "every request is answered");
@@ -184,22 +219,25 @@ impl World {
     }
 
     fn deliver(&mut self) {
-        let ready: Vec<(ReplyToken, GroupReply)> = self
+        let events = self.bench.events.iter().copied();
+        let committed = events.take_while(|end| *end <= self.committed);
+        self.replica.follow(&self.bench.log, committed);
+        let ready: Vec<(ReplyToken, GroupReply, usize)> = self
             .bench
             .answers
             .iter()
             .filter(|(token, (answer, upto))| {
                 !self.delivered.contains(token) && (answer.after == Barrier::Now || *upto <= self.committed)
             })
-            .map(|(token, (answer, _))| (*token, answer.reply.clone()))
+            .map(|(token, (answer, upto))| (*token, answer.reply.clone(), *upto))
             .collect();
-        for (token, reply) in ready {
+        for (token, reply, upto) in ready {
             self.delivered.insert(token);
             if let Some(&n) = self.asked.get(&token)
                 && self.clients[n].waits_for == Some(token)
             {
                 self.clients[n].waits_for = None;
-                self.take(n, &reply);
+                self.take(n, &reply, self.replica.life("g", upto));
             }
         }
     }
@@ -218,6 +256,52 @@ impl World {
                 }
             }
         }
+    }
+
+    /// The members of a group that is stable have every partition of what they subscribe to, each of them once:
+    /// of the topics as they were when its epoch began, for that is when it last looked.
+    fn check_stable(&self) {
+        let snapshot = self.bench.shard.snapshot();
+        let group = snapshot.0.get("g").and_then(|group| group.consumer.as_ref());
+        let Some(group) = group.filter(|_| self.bench.state() == "Stable") else {
+            return;
+        };
+        let is_epoch = |record: &CoordinatorRecord| {
+            // Not every record is read for that: its key is of version 3.
+            record.key.starts_with(&[0, 3])
+                && matches!(
+                    change(record),
+                    Change::Consumer(_, ConsumerChange::Group(Some(_)))
+                )
+        };
+        let began = self
+            .bench
+            .log
+            .iter()
+            .rposition(is_epoch)
+            .expect("it is in an epoch");
+        let known = self.announced.iter().rev().find(|(from, _)| *from <= began);
+        let (_, known) = known.expect("announced before everything");
+        let (mut expected, mut assigned) = (Places::new(), Places::new());
+        for member in group.members.values() {
+            let Some(said) = &member.subscription else {
+                continue;
+            };
+            let resolved = said.pattern.as_ref().map(|pattern| &group.patterns[pattern]);
+            let matched = resolved.iter().flat_map(|resolved| &resolved.topics);
+            let topics: BTreeSet<&str> = said.topics.iter().chain(matched).map(|topic| &**topic).collect();
+            let wanted = known.iter().filter(|(topic, _)| topics.contains(*topic));
+            expected.extend(wanted.flat_map(|(topic, count)| (0..).take(*count).map(|n| (*topic, n))));
+            let current = member.current.iter().flat_map(|current| &current.assigned);
+            for (topic, partition) in current.flat_map(|(id, of)| of.iter().map(|n| (name_of(id.0), n.0))) {
+                assert!(topics.contains(topic), "nobody asked for {topic}: {group:#?}");
+                assert!(
+                    assigned.insert((topic, partition)),
+                    "{topic} {partition} twice: {group:#?}"
+                );
+            }
+        }
+        assert_eq!(assigned, expected, "{group:#?}");
     }
 
     /// The members of the group, by its records.
@@ -264,10 +348,15 @@ impl World {
         everyone_is_in && self.bench.state() == "Stable" && shared == all
     }
 
+    /// The last commit is there, unless the group was deleted after it.
     fn check_commit(&mut self) {
-        if self.acknowledged > 0 {
-            assert_eq!(self.bench.committed("t"), self.acknowledged);
-        }
+        let Some((offset, upto)) = self.acknowledged else {
+            return;
+        };
+        let mut later = self.bench.log[upto..].iter();
+        let is_deleted = later.any(|record| matches!(change(record), Change::Offset(_, None)));
+        let expected = if is_deleted { -1 } else { offset };
+        assert_eq!(self.bench.committed("t"), expected);
     }
 }
 
