@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Client,
+    complaints::Complaints,
     lines::LineFormat,
     printing::{Commits, Printing, comes_too_early, is_broken_pipe},
 };
@@ -184,6 +185,7 @@ impl Consume {
     /// Prints what comes until there is enough, or `stop`; then commits what was printed.
     fn print(&self, consumer: &BaseConsumer<Printing>, stop: &CancellationToken) -> anyhow::Result<()> {
         let printing = consumer.context();
+        let mut complaints = Complaints::default();
         let mut committed = Instant::now();
         let mut printed = 0_u64;
         while self.count.is_none_or(|count| printed < count) && !stop.is_cancelled() {
@@ -218,7 +220,12 @@ impl Consume {
                         break;
                     }
                 }
-                Some(Err(error)) if self.group.is_some() && passes(&error) => eprintln!("ottla: {error}"),
+                Some(Err(error)) if self.group.is_some() && passes(&error) => {
+                    let sentence = error.to_string();
+                    if complaints.is_due(&sentence, Instant::now()) {
+                        eprintln!("ottla: {sentence}");
+                    }
+                }
                 Some(Err(error)) => {
                     // What was read until now counts.
                     commit_at_last(consumer)?;

@@ -1,5 +1,6 @@
 //! `ottla produce` and `ottla consume`: lines in, lines out, through librdkafka like any other client.
 
+mod complaints;
 mod consume;
 mod lines;
 mod printing;
