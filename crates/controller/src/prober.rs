@@ -91,14 +91,18 @@ mod tests {
 
     use super::*;
 
-    #[tokio::test]
-    async fn nobody_listening_is_refused_and_a_mute_listener_is_silent() {
-        let identity = NodeIdentity {
+    fn identity() -> NodeIdentity {
+        NodeIdentity {
             cluster_id: ClusterId::new("c").unwrap(),
             node_id: BrokerId(101),
             directory_id: DirectoryId::random(),
             incarnation: IncarnationId::random(),
-        };
+        }
+    }
+
+    #[tokio::test]
+    async fn nobody_listening_is_refused_and_a_mute_listener_is_silent() {
+        let identity = identity();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let wanted = IncarnationId::random();
@@ -111,12 +115,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_port_that_is_just_closing_is_asked_again() {
-        let identity = NodeIdentity {
-            cluster_id: ClusterId::new("c").unwrap(),
-            node_id: BrokerId(101),
-            directory_id: DirectoryId::random(),
-            incarnation: IncarnationId::random(),
-        };
+        let identity = identity();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         // As in a dying process: one connection still gets through and is closed, then nobody listens.

@@ -163,6 +163,14 @@ impl Peer {
         let call = client.install_snapshot(ReceiverStream::new(stream));
         self.bounded(RPCTypes::InstallSnapshot, option, call).await
     }
+
+    /// What a vote is asked for with, and one that is only tried.
+    fn vote_request(&self, rpc: &VoteRequest<TypeConfig>) -> Result<RaftVoteRequest, RpcError> {
+        Ok(RaftVoteRequest {
+            hello: Some(self.hello.clone()),
+            payload: wire::to_payload(rpc).map_err(|error| NetworkError::new(&error))?,
+        })
+    }
 }
 
 /// Feeds a snapshot file into a channel, piece by piece.
@@ -215,11 +223,7 @@ impl RaftNetworkV2<TypeConfig> for Peer {
         option: RPCOption,
     ) -> Result<VoteResponse<TypeConfig>, RpcError> {
         let mut client = self.client()?;
-        let request = RaftVoteRequest {
-            hello: Some(self.hello.clone()),
-            payload: wire::to_payload(&rpc).map_err(|error| NetworkError::new(&error))?,
-        };
-        let call = client.vote(request);
+        let call = client.vote(self.vote_request(&rpc)?);
         self.bounded(RPCTypes::Vote, &option, call).await
     }
 
@@ -229,11 +233,7 @@ impl RaftNetworkV2<TypeConfig> for Peer {
         option: RPCOption,
     ) -> Result<VoteResponse<TypeConfig>, RpcError> {
         let mut client = self.client()?;
-        let request = RaftVoteRequest {
-            hello: Some(self.hello.clone()),
-            payload: wire::to_payload(&rpc).map_err(|error| NetworkError::new(&error))?,
-        };
-        let call = client.pre_vote(request);
+        let call = client.pre_vote(self.vote_request(&rpc)?);
         self.bounded(RPCTypes::Vote, &option, call).await
     }
 

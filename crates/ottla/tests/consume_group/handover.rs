@@ -305,44 +305,47 @@ fn by_force(mut topic: Topic<'_>) {
     }
 }
 
+/// Settings of members that share among themselves: what happens is noticed soon.
+const EAGER: &[&str] = &[
+    "-X",
+    "partition.assignment.strategy=range",
+    "-X",
+    "heartbeat.interval.ms=500",
+    "-X",
+    "session.timeout.ms=6000",
+    "-X",
+    "auto.commit.interval.ms=100",
+];
+const COOPERATIVE: &[&str] = &[
+    "-X",
+    "partition.assignment.strategy=cooperative-sticky",
+    "-X",
+    "heartbeat.interval.ms=500",
+    "-X",
+    "session.timeout.ms=6000",
+    "-X",
+    "auto.commit.interval.ms=100",
+];
+/// Settings of members of the KIP-848 protocol: the rest is the coordinator's.
+const SERVED: &[&str] = &[
+    "-X",
+    "group.protocol=consumer",
+    "-X",
+    "auto.commit.interval.ms=100",
+];
+
 #[test]
 fn eagerly() {
     let node = DevNode::shared();
-    let arguments = &[
-        "-X",
-        "heartbeat.interval.ms=500",
-        "-X",
-        "partition.assignment.strategy=range",
-    ];
-    in_order(Topic::new(&node, "handed-eagerly", arguments));
-    let arguments = &[
-        "-X",
-        "heartbeat.interval.ms=500",
-        "-X",
-        "session.timeout.ms=6000",
-        "-X",
-        "auto.commit.interval.ms=100",
-        "-X",
-        "partition.assignment.strategy=roundrobin",
-    ];
-    by_force(Topic::new(&node, "taken-eagerly", arguments));
+    in_order(Topic::new(&node, "handed-eagerly", EAGER));
+    by_force(Topic::new(&node, "taken-eagerly", EAGER));
 }
 
 #[test]
 fn cooperatively() {
     let node = DevNode::shared();
-    let arguments = &[
-        "-X",
-        "heartbeat.interval.ms=500",
-        "-X",
-        "session.timeout.ms=6000",
-        "-X",
-        "auto.commit.interval.ms=100",
-        "-X",
-        "partition.assignment.strategy=cooperative-sticky",
-    ];
-    in_order(Topic::new(&node, "handed-cooperatively", arguments));
-    by_force(Topic::new(&node, "taken-cooperatively", arguments));
+    in_order(Topic::new(&node, "handed-cooperatively", COOPERATIVE));
+    by_force(Topic::new(&node, "taken-cooperatively", COOPERATIVE));
 }
 
 #[test]
@@ -353,12 +356,6 @@ fn by_the_coordinator() {
         "group.consumer.min.session.timeout.ms=6000",
         "group.consumer.session.timeout.ms=6000",
     ]);
-    let arguments = &[
-        "-X",
-        "group.protocol=consumer",
-        "-X",
-        "auto.commit.interval.ms=100",
-    ];
-    in_order(Topic::new(&node, "handed-by-it", arguments));
-    by_force(Topic::new(&node, "taken-by-it", arguments));
+    in_order(Topic::new(&node, "handed-by-it", SERVED));
+    by_force(Topic::new(&node, "taken-by-it", SERVED));
 }
