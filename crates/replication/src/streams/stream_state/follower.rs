@@ -266,6 +266,10 @@ impl FollowerStream {
             if followed.phase == Phase::Mending {
                 followed.phase = Phase::Settling(if mended { After::Start } else { After::Rest });
             }
+            if !mended {
+                // The log could not be cut now, for want of space say: the same answer is to be tried again.
+                followed.diverged_at = None;
+            }
             // An assignment during the work has waited for its end.
             self.settle(partition, now);
         }

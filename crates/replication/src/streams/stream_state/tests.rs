@@ -63,7 +63,10 @@ impl FollowerView for RefCell<BTreeMap<TopicPartition, Model>> {
 #[derive(Clone, Debug)]
 enum Step {
     Produce(usize, u8),
-    Elect { partition: usize, lost: u8 },
+    Elect {
+        partition: usize,
+        lost: u8,
+    },
     AdvanceStart(usize),
     Flush(usize),
     Speak,
@@ -72,6 +75,8 @@ enum Step {
     Order,
     Read,
     Work,
+    /// The disk refuses the next work: it is full, say.
+    Refuse,
     Reconnect,
     Reassign(usize),
     Pass(u16),
@@ -188,6 +193,7 @@ impl World {
                 }
             }
             Step::Work => self.work(),
+            Step::Refuse => self.refuse(),
             Step::Reconnect => {
                 self.to_leader.clear();
                 self.to_follower.clear();
@@ -243,6 +249,18 @@ impl World {
                 };
                 self.follower.on_mended(work.partition, done, self.now);
             }
+            None => {}
+        }
+    }
+
+    fn refuse(&mut self) {
+        match self.work.pop_front() {
+            Some(Work::Append(append)) => {
+                let bytes = append.batches.len();
+                self.follower
+                    .on_appended(append.partition, append.generation, bytes, false, self.now);
+            }
+            Some(Work::Mend(work)) => self.follower.on_mended(work.partition, false, self.now),
             None => {}
         }
     }
@@ -308,6 +326,7 @@ fn step(partitions: usize) -> impl Strategy<Value = Step> {
         8 => Just(Step::Order),
         8 => Just(Step::Read),
         8 => Just(Step::Work),
+        1 => Just(Step::Refuse),
         1 => Just(Step::Reconnect),
         1 => index.prop_map(Step::Reassign),
         4 => (1..700_u16).prop_map(Step::Pass),
@@ -358,6 +377,42 @@ fn without_faults_no_append_is_refused_and_no_time_is_lost() {
         assert_eq!(model.follower_high_watermark, 50);
         assert_eq!(model.appends_refused, 0);
     });
+}
+
+/// As where a disk was full for a moment. The same divergence at the same offset is no proof that cutting does not
+/// help.
+#[test]
+fn a_log_that_could_not_be_cut_once_is_cut_later() {
+    let mut world = World::new(1, Lane::InSync);
+    world.step(&Step::Produce(0, 10));
+    let round = [
+        Step::Speak,
+        Step::ToLeader,
+        Step::Order,
+        Step::Read,
+        Step::ToFollower,
+    ];
+    let received = |world: &World| world.with(0, |model| model.follower.len()) == 10;
+    while !received(&world) {
+        round
+            .iter()
+            .chain([&Step::Work])
+            .for_each(|step| world.step(step));
+    }
+    world.step(&Step::Elect {
+        partition: 0,
+        lost: 5,
+    });
+    while !matches!(world.work.front(), Some(Work::Mend(_))) {
+        assert!(world.now < Now(60_000), "the logs differ");
+        round
+            .iter()
+            .chain([&Step::Pass(50)])
+            .for_each(|step| world.step(step));
+    }
+    world.step(&Step::Refuse);
+    world.settle();
+    world.with(0, |model| assert_eq!(model.follower, model.leader));
 }
 
 #[test]
