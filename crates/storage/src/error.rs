@@ -21,6 +21,14 @@ pub enum Damage {
         /// The offset it has.
         found: Offset,
     },
+    /// A segment begins behind where the one before it ends. Not even compaction leaves such a gap.
+    #[error("batches from offset {end} on are missing: the next segment begins at {next}")]
+    Missing {
+        /// Where the segment ends.
+        end: Offset,
+        /// Where the next one begins.
+        next: Offset,
+    },
     /// A batch is of an older leader than the one before it.
     #[error("batch has leader epoch {found} after epoch {latest}")]
     EpochWentBack {

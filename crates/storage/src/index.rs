@@ -200,10 +200,22 @@ impl SegmentIndexes {
 
     /// Replaces both index files. Their durability is the caller's matter.
     pub(crate) fn write(&self, offset_index: &Path, time_index: &Path) -> Result<(), StorageError> {
-        let offsets: Vec<u8> = self.offsets.iter().flat_map(|e| e.to_bytes()).collect();
-        let times: Vec<u8> = self.times.iter().flat_map(|e| e.to_bytes()).collect();
-        disk::replace(offset_index, &offsets)?;
-        disk::replace(time_index, &times)
+        disk::replace(offset_index, &self.offset_bytes())?;
+        disk::replace(time_index, &self.time_bytes())
+    }
+
+    /// Replaces both index files durably: half of one would pass for all of it.
+    pub(crate) fn write_durably(&self, offset_index: &Path, time_index: &Path) -> Result<(), StorageError> {
+        disk::replace_durably(offset_index, &self.offset_bytes())?;
+        disk::replace_durably(time_index, &self.time_bytes())
+    }
+
+    fn offset_bytes(&self) -> Vec<u8> {
+        self.offsets.iter().flat_map(|e| e.to_bytes()).collect()
+    }
+
+    fn time_bytes(&self) -> Vec<u8> {
+        self.times.iter().flat_map(|e| e.to_bytes()).collect()
     }
 }
 

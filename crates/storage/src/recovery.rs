@@ -2,8 +2,8 @@
 //!
 //! Recovery keeps every whole valid batch whose offsets follow and whose epoch does not decrease.
 //! Below the recovery point everything was synced: damage there is an error, never a cut. Above it, a
-//! torn tail is what a crash leaves and is cut. Without a recovery point only the last segment may be
-//! cut.
+//! torn tail is what a crash leaves and is cut, and so is what lies behind a gap: a power loss may take the
+//! end of one segment and leave the next. Without a recovery point only the last segment may be cut.
 
 use std::sync::Arc;
 
@@ -43,6 +43,8 @@ pub(crate) struct Recovery {
     pub(crate) replay_from: Offset,
     pub(crate) producers: ProducerState,
     pub(crate) epochs: EpochCache,
+    /// Where snapshots of them were written; not synced.
+    pub(crate) snapshots: Vec<Offset>,
     pub(crate) index_interval: u32,
     pub(crate) report: RecoveryReport,
 }
@@ -89,8 +91,20 @@ impl Recovery {
         while at < segments.len() {
             let segment = Arc::clone(&segments[at]);
             let is_last = at + 1 == segments.len();
+            if at > begin && segment.base() > self.replay_from {
+                self.write_snapshot(&segment)?;
+            }
             let lowest = if at == begin { segment.base() } else { tail.end };
-            let walk = self.walk(&segment, lowest, &mut latest)?;
+            let mut walk = self.walk(&segment, lowest, &mut latest)?;
+            if let Some(next) = segments.get(at + 1)
+                && matches!(walk.end, SegmentEnd::Whole)
+                && self.lacks_end(&walk, next)
+            {
+                walk.end = SegmentEnd::Damaged(Damage::Missing {
+                    end: walk.next,
+                    next: next.base(),
+                });
+            }
             tail = Tail {
                 end: walk.next,
                 first_timestamp: walk.first_timestamp,
@@ -110,6 +124,23 @@ impl Recovery {
             self.report.lost = true;
         }
         Ok(tail)
+    }
+
+    /// Writes what is known of producers where a segment begins: what was written when it was rolled may be
+    /// lost, and once the segments below it are deleted nothing else tells.
+    fn write_snapshot(&mut self, segment: &Segment) -> Result<(), StorageError> {
+        let bytes = self.producers.snapshot_bytes();
+        disk::replace(&segment.path(FileKind::ProducerSnapshot), &bytes)?;
+        self.snapshots.push(segment.base());
+        Ok(())
+    }
+
+    /// Whether batches between this segment's end and the next one's beginning may have been written, and not
+    /// synced. A segment begins where the log ended when it was rolled, and a compacted one ends where those
+    /// did that it was made from: there is no gap but where something is missing. Below the recovery point that
+    /// is what a crash left of a retention, and nobody's loss.
+    fn lacks_end(&self, walk: &Walk, next: &Segment) -> bool {
+        next.base() > walk.next && self.synced_below.is_some_and(|synced| walk.next >= synced)
     }
 
     fn walk(

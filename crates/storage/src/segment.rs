@@ -279,7 +279,8 @@ impl Segment {
         let _files = self.files.index_files.lock();
         if let Some(indexes) = &mut *self.indexes.write() {
             indexes.seal();
-            self.write_index_files(indexes)?;
+            let (offsets, times) = (self.path(FileKind::OffsetIndex), self.path(FileKind::TimeIndex));
+            indexes.write(&offsets, &times)?;
         }
         Ok(())
     }
@@ -353,14 +354,10 @@ impl Segment {
         if stale || self.gone.load(Ordering::Acquire) || self.indexes.read().is_some() {
             return Ok(indexes);
         }
-        self.write_index_files(&indexes)?;
+        let (offsets, times) = (self.path(FileKind::OffsetIndex), self.path(FileKind::TimeIndex));
+        indexes.write_durably(&offsets, &times)?;
         tracing::info!(segment = %self.path(FileKind::Log).display(), "segment indexes rebuilt");
         Ok(indexes)
-    }
-
-    fn write_index_files(&self, indexes: &SegmentIndexes) -> Result<(), StorageError> {
-        let (offsets, times) = (self.path(FileKind::OffsetIndex), self.path(FileKind::TimeIndex));
-        indexes.write(&offsets, &times)
     }
 
     /// What a failed walk means for this segment.

@@ -88,9 +88,9 @@ impl Log {
         let writer = Writer {
             producers: opened.producers,
             unsynced: unsynced.unwrap_or_default(),
-            unsynced_snapshots: Vec::new(),
+            unsynced_snapshots: opened.unsynced_snapshots,
             active_dirty: opened.unsynced,
-            directory_dirty: was_empty || opened.unsynced,
+            directory_dirty: was_empty || opened.unsynced || opened.directory_unsynced,
             parent_dirty: created,
             epochs_dirty: opened.epochs_changed,
             unflushed_records: 0,
@@ -168,6 +168,10 @@ struct Opened {
     report: RecoveryReport,
     /// There are batches, or cuts, that may not be synced.
     unsynced: bool,
+    /// Nor need these producer snapshots be; the next flush is early enough.
+    unsynced_snapshots: Vec<Offset>,
+    /// Nor what was created or removed.
+    directory_unsynced: bool,
     /// The epochs are not what their file says.
     epochs_changed: bool,
 }
@@ -189,6 +193,8 @@ impl Opened {
                 ..RecoveryReport::default()
             },
             unsynced: false,
+            unsynced_snapshots: Vec::new(),
+            directory_unsynced: false,
             epochs_changed: false,
         }
     }
@@ -218,6 +224,7 @@ impl Opened {
         self.producers.clear();
         self.epochs.clear();
         self.unsynced = true;
+        self.unsynced_snapshots.clear();
         Ok(())
     }
 }
@@ -294,6 +301,8 @@ fn open_segments(
             epochs,
             report: RecoveryReport::default(),
             unsynced: false,
+            unsynced_snapshots: Vec::new(),
+            directory_unsynced: false,
             epochs_changed: false,
         });
     }
@@ -314,20 +323,23 @@ fn open_segments(
         synced_below: options.recovery_point,
         replay_from,
         producers,
+        snapshots: Vec::new(),
         epochs: epochs.clone().unwrap_or_default(),
         index_interval: config.index_interval_bytes,
         report: RecoveryReport::default(),
     };
     // The batches that are walked tell their epochs better than a file written at another time.
     recovery.epochs.truncate_from_end(segments[begin].base());
-    let scan = segments
-        .partition_point(|segment| segment.base() <= synced)
-        .saturating_sub(1);
+    let forgotten = forget_unsynced_indexes(&segments[..begin], segments[begin].base(), synced)?;
     let tail = recovery.run(&mut segments, begin)?;
     producer_snapshot::remove_snapshots_above(dir, tail.end)?;
-    for segment in &segments[scan.min(segments.len() - 1)..] {
+    // The indexes of all that was walked are written anew, and synced with the first flush.
+    for segment in &segments[begin.min(segments.len() - 1)..] {
         segment.hold_for_write()?;
     }
+    let mut unsynced_snapshots =
+        producer_snapshot::list_snapshots(dir).map_err(StorageError::io("list", dir))?;
+    unsynced_snapshots.retain(|snapshot| *snapshot >= synced || recovery.snapshots.contains(snapshot));
     let clean = recovery.report.bytes_cut == 0 && options.recovery_point == Some(tail.end);
     Ok(Opened {
         segments,
@@ -337,7 +349,26 @@ fn open_segments(
         epochs: recovery.epochs,
         report: recovery.report,
         unsynced: !clean,
+        directory_unsynced: forgotten || !unsynced_snapshots.is_empty(),
+        unsynced_snapshots,
     })
+}
+
+/// Removes the index files of the segment that ends where the synced part does, unless it is walked: it may
+/// have been sealed since, and what was written then is synced by the next flush only. A power loss may have
+/// left anything of them; whoever needs them makes them anew. Returns whether there were any.
+fn forget_unsynced_indexes(
+    below: &[Arc<Segment>],
+    end: Offset,
+    synced: Offset,
+) -> Result<bool, StorageError> {
+    let Some(last) = below.last().filter(|_| end == synced) else {
+        return Ok(false);
+    };
+    for kind in [FileKind::OffsetIndex, FileKind::TimeIndex] {
+        disk::remove(&last.path(kind))?;
+    }
+    Ok(true)
 }
 
 /// The end of a log that was closed properly, from its last segment's indexes and the few batches

@@ -6,7 +6,7 @@
 //! nothing is looked up in a segment that is not listed, and whoever still has one from an older list looks
 //! again when its files are not there. Unlinking, which takes long for large files, needs no lock at all.
 //!
-//! Nothing of it is synced. A crash in between leaves segments below the start: all of them, or the newest
+//! Nothing of that is synced. A crash in between leaves segments below the start: all of them, or the newest
 //! ones, since the oldest go first. They come back with the log, below the start that the checkpoint tells,
 //! or, until it is written, as records that are deleted once more. A segment's `.log` goes before what
 //! belongs to it: were its transaction index gone first, records of aborted transactions would come back as
@@ -180,11 +180,16 @@ impl Log {
         if gone.is_empty() {
             return Ok(());
         }
+        let (dir, first) = (self.files.dir(), self.segments.load()[0].base());
+        if self.recovery_point() <= first {
+            // No flush has come this far: what is known of producers from here on is not on the disk yet.
+            disk::sync_if_present(&self.files.path(FileKind::ProducerSnapshot, first))?;
+            disk::sync_dir(&dir)?;
+        }
         for segment in gone {
             self.delete_files(segment)?;
         }
-        let first = self.segments.load()[0].base();
-        producer_snapshot::remove_snapshots_below(&self.files.dir(), first)
+        producer_snapshot::remove_snapshots_below(&dir, first)
     }
 
     fn delete_files(&self, segment: &Segment) -> Result<(), StorageError> {
