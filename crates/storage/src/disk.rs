@@ -1,6 +1,9 @@
 //! Every operation that changes a log's files, in one place: errors get their names here, and tests
 //! stop or fail any of them.
 
+#[cfg(test)]
+pub(crate) mod power_loss;
+
 use std::{
     fs::{File, OpenOptions},
     io::{self, IoSlice, Write},
@@ -154,7 +157,7 @@ pub(crate) fn replace(path: &Path, bytes: &[u8]) -> Result<(), StorageError> {
 
 /// Replaces a small file durably.
 pub(crate) fn replace_durably(path: &Path, bytes: &[u8]) -> Result<(), StorageError> {
-    step("write", path)
+    step("replace", path)
         .and_then(|()| durable_file::write_atomically(path, bytes))
         .map_err(StorageError::io("write", path))
 }

@@ -365,7 +365,7 @@ fn a_flush_without_descriptors_is_tried_again() {
         lead(&log, batch(1, 50), 0);
     }
     for (kind, ending) in [
-        ("write", "leader-epoch-checkpoint"),
+        ("replace", "leader-epoch-checkpoint"),
         ("open", ".index"),
         ("open", ".snapshot"),
         ("open", "t-0"),

@@ -42,6 +42,9 @@ const CODECS: [Compression; 5] = [
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Read {
     offset: i64,
+    epoch: i32,
+    /// Of a transaction's end.
+    control: bool,
     timestamp: i64,
     key: Option<Vec<u8>>,
     value: Option<Vec<u8>>,
@@ -97,7 +100,11 @@ fn put(log: &Log, key: &str, value: Option<&str>) -> i64 {
 }
 
 fn batches(log: &Log) -> Vec<(BatchHeader, Bytes)> {
-    let (mut from, mut all) = (log.log_start_offset().0, Vec::new());
+    batches_from(log, log.log_start_offset().0)
+}
+
+fn batches_from(log: &Log, mut from: i64) -> Vec<(BatchHeader, Bytes)> {
+    let mut all = Vec::new();
     while from < log.log_end_offset().0 {
         let read = try_read(log, from, i64::MAX, 1 << 20).expect("read");
         assert!(read.next_offset.0 > from, "no progress at {from}");
@@ -108,8 +115,13 @@ fn batches(log: &Log) -> Vec<(BatchHeader, Bytes)> {
 }
 
 fn records(log: &Log) -> Vec<Read> {
+    records_from(log, log.log_start_offset().0)
+}
+
+/// The records of the batches from the one on that holds `from`.
+fn records_from(log: &Log, from: i64) -> Vec<Read> {
     let mut all = Vec::new();
-    for (header, batch) in batches(log) {
+    for (header, batch) in batches_from(log, from) {
         let codec = header.compression().expect("known");
         let opened = open(codec, &batch[HEADER_LEN..], OpenBounds::STORED).expect("opens");
         let mut walk = RecordWalk::keeping(opened, &header, Deltas::Ascending);
@@ -118,6 +130,8 @@ fn records(log: &Log) -> Vec<Read> {
                 |span: Option<protocol::records::Span>| span.map(|span| span.of(walk.record()).to_vec());
             all.push(Read {
                 offset: header.base_offset.0 + i64::from(view.offset_delta),
+                epoch: header.leader_epoch.get(),
+                control: header.is_control(),
                 timestamp: view.timestamp,
                 key: part(view.key),
                 value: part(view.value),
@@ -134,9 +148,9 @@ fn records(log: &Log) -> Vec<Read> {
 }
 
 /// What each key says last; a tombstone says nothing.
-fn last_of_each(records: &[Read]) -> BTreeMap<Vec<u8>, Vec<u8>> {
+fn last_of_each<'a>(records: impl IntoIterator<Item = &'a Read>) -> BTreeMap<Vec<u8>, Vec<u8>> {
     let mut map = BTreeMap::new();
-    for record in records {
+    for record in records.into_iter().filter(|record| !record.control) {
         let key = record.key.clone().expect("keyed");
         match &record.value {
             Some(value) => map.insert(key, value.clone()),
@@ -173,18 +187,24 @@ fn assert_sound_files(dir: &Path) {
         deep: true,
         ..DumpOptions::default()
     };
-    for entry in fs::read_dir(dir).expect("list") {
-        let path = entry.expect("entry").path();
-        let name = path.file_name().expect("name").to_string_lossy().into_owned();
+    let entries = fs::read_dir(dir).expect("list");
+    let paths: Vec<_> = entries.map(|entry| entry.expect("entry").path()).collect();
+    let name_of = |path: &Path| path.file_name().expect("name").to_string_lossy().into_owned();
+    let parsed = paths.iter().filter_map(|path| FileKind::parse(&name_of(path)));
+    let logs = parsed.filter(|(_, kind)| *kind == FileKind::Log);
+    let active = logs.map(|(base, _)| base).max();
+    for path in paths {
+        let name = name_of(&path);
         assert!(
             !name.ends_with(CLEANED_SUFFIX) && !name.ends_with(SWAP_SUFFIX),
             "{name}"
         );
-        let kind = FileKind::parse(&name).map(|(_, kind)| kind);
-        if matches!(
-            kind,
-            Some(FileKind::Log | FileKind::OffsetIndex | FileKind::TimeIndex)
-        ) {
+        let Some((base, kind)) = FileKind::parse(&name) else {
+            continue;
+        };
+        // The active segment's indexes are in memory: what their files say is from before.
+        let is_index = matches!(kind, FileKind::OffsetIndex | FileKind::TimeIndex);
+        if kind == FileKind::Log || is_index && Some(base) < active {
             let mut out = Vec::new();
             let summary = dump_segment(&path, &deep, &mut out).expect("prints");
             let text = String::from_utf8_lossy(&out);
