@@ -5,7 +5,9 @@ import os
 import random
 import signal
 import subprocess
+import tempfile
 import time
+from pathlib import Path
 
 from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource
@@ -123,6 +125,20 @@ def dump_by_ottla(files, *options):
     return done.stdout
 
 
+def write_random_cleanings(folder):
+    """Logs as random histories of appends, transactions, deletions, cleanings and crashes leave them: those of the
+    storage crate's own property test, a folder for each."""
+    root = Path(__file__).resolve().parents[2]
+    test = "log::compact::tests::model::a_compacted_log_says_what_the_whole_log_said"
+    command = ["cargo", "test", "--quiet", "--locked", "--package", "storage", "--lib", "--", "--exact", test]
+    settings = {"OTTLA_CLEANED_SEGMENTS": str(folder), "PROPTEST_CASES": "20"}
+    done = subprocess.run(
+        command, cwd=root, env=os.environ | settings, capture_output=True, text=True, timeout=1800, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return sorted(folder.iterdir())
+
+
 def records_in(folder):
     """The records of a partition whose broker runs; None while its files change."""
     logs = sorted(folder.glob("*.log"))
@@ -176,6 +192,21 @@ class DumpLogTest(WaitingTest):
         dumped = self.compare(folders[1], 3, len(last))
         self.assertIn(" count: 0 ", dumped)
         self.assertIn("deleteHorizonMs: OptionalLong[", dumped)
+
+    def test_kafkas_tool_reads_whatever_random_cleanings_leave(self):
+        with tempfile.TemporaryDirectory() as folder:
+            files = []
+            for log in write_random_cleanings(Path(folder)):
+                # Of the active segment only the batches are on disk, and here it has none.
+                for segment in sorted(log.glob("*.log"))[:-1]:
+                    files += [segment, segment.with_suffix(".index"), segment.with_suffix(".timeindex")]
+                files += sorted(log.glob("*.snapshot"))
+            self.assertGreater(len(files), 20, "too few files to show anything")
+            by_kafka = dump_by_kafka(files, "--deep-iteration")
+            self.assertNotIn("isvalid: false", by_kafka)
+            self.assertNotRegex(by_kafka, "(?i)mismatch|corrupt|exception|out of order")
+            self.assertIn("| offset: ", by_kafka)
+            self.assertEqual(dump_by_ottla(files, "--deep-iteration").splitlines(), by_kafka.splitlines())
 
     def test_ours_reads_the_files_of_kafka(self):
         kafka = RealKafka()
