@@ -13,7 +13,8 @@
 //! if they counted.
 
 use std::{
-    path::PathBuf,
+    ffi::OsString,
+    path::Path,
     sync::{Arc, atomic::Ordering},
     time::Instant,
 };
@@ -33,8 +34,21 @@ use crate::{
 /// A renamed file that waits for its removal.
 #[derive(Debug)]
 pub(super) struct Deleted {
-    path: PathBuf,
+    /// In the log's directory, which may get another name meanwhile.
+    name: OsString,
     since: Instant,
+}
+
+impl Deleted {
+    /// Removes the file; returns whether it is gone.
+    fn remove_from(&self, dir: &Path) -> bool {
+        let path = dir.join(&self.name);
+        let removed = disk::remove(&path);
+        if let Err(error) = &removed {
+            tracing::warn!(path = %path.display(), %error, "deleted segment could not be removed");
+        }
+        removed.is_ok()
+    }
 }
 
 impl Log {
@@ -107,17 +121,21 @@ impl Log {
             .lock()
             .extract_if(.., |file| file.since.elapsed() >= delay)
             .collect();
-        let (mut removed, mut stay) = (0, Vec::new());
-        for file in due {
-            match disk::remove(&file.path) {
-                Ok(()) => removed += 1,
-                Err(error) => {
-                    tracing::warn!(path = %file.path.display(), %error, "deleted segment could not be removed");
-                    stay.push(file);
-                }
-            }
+        if due.is_empty() {
+            return 0;
         }
-        self.deleted.lock().extend(stay);
+        let stay = loop {
+            let dir = self.files.dir();
+            let stay: Vec<bool> = due.iter().map(|file| !file.remove_from(&dir)).collect();
+            // A directory that got another name meanwhile has taken its files along.
+            let _no_renaming = self.structure.lock();
+            if self.files.dir() == dir {
+                break stay;
+            }
+        };
+        let removed = stay.iter().filter(|&&stays| !stays).count();
+        let stay = due.into_iter().zip(stay).filter(|(_, stays)| *stays);
+        self.deleted.lock().extend(stay.map(|(file, _)| file));
         removed
     }
 
@@ -201,12 +219,11 @@ impl Log {
             FileKind::TransactionIndex,
         ] {
             let path = segment.path(kind);
-            let mut renamed = path.clone().into_os_string();
-            renamed.push(DELETED_SUFFIX);
-            let renamed = PathBuf::from(renamed);
-            if disk::rename(&path, &renamed)? {
+            let mut name = path.file_name().unwrap_or_default().to_owned();
+            name.push(DELETED_SUFFIX);
+            if disk::rename(&path, &path.with_file_name(&name))? {
                 self.deleted.lock().push(Deleted {
-                    path: renamed,
+                    name,
                     since: Instant::now(),
                 });
             }
