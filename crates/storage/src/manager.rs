@@ -31,6 +31,7 @@ mod delete;
 mod describe;
 mod directory;
 mod error;
+mod missing;
 mod moving;
 mod names;
 mod startup;

@@ -1,5 +1,5 @@
 //! A replica that lies in several log directories: an old disk was plugged in again after its replacement
-//! had been filled.
+//! had been filled. So does one that a directory misses, or cannot read, while another has it.
 //!
 //! Its logs are opened and none of them is used until the metadata says in which directory the replica lies
 //! (KIP-858). That one is the replica, be it the shorter one; what lies elsewhere becomes stray. Where the
@@ -74,6 +74,12 @@ impl Replicas {
         }
     }
 
+    /// Notes again what [`Self::take`] had taken out, of a partition that was contested: it still is, for what
+    /// the metadata means may be what is gone.
+    pub(super) fn keep_contested(&mut self, partition: TopicPartition, claim: Claim) {
+        self.contested.entry(partition).or_default().push(claim);
+    }
+
     /// Takes out what is known of a partition: one claim at a time where it is contested.
     pub(super) fn take(&mut self, partition: TopicPartition) -> Option<Claim> {
         if let Some(hosted) = self.hosted.remove(&partition) {
@@ -102,6 +108,14 @@ impl Replicas {
     pub(super) fn contested_claims(&self) -> impl Iterator<Item = (TopicPartition, &Claim)> {
         let claims = self.contested.iter();
         claims.flat_map(|(&partition, claims)| claims.iter().map(move |claim| (partition, claim)))
+    }
+
+    /// The name of everything that is not a copy; once for each claim where it is contested.
+    pub(super) fn current(&self) -> impl Iterator<Item = (TopicPartition, &PartitionName)> {
+        let hosted = self.hosted.iter().map(|(&id, hosted)| (id, &hosted.name));
+        let offline = self.offline.iter().map(|(&id, offline)| (id, &offline.name));
+        let contested = self.contested_claims().map(|(id, claim)| (id, claim.name()));
+        hosted.chain(offline).chain(contested)
     }
 
     /// Whether something here bears the partition's own name, and not that of a copy.
@@ -144,15 +158,35 @@ impl LogManager {
         let dirs = listed(&claims);
         let is_meant =
             |claim: &Claim| claim.name() == name && Some(self.directories[claim.directory()].id()) == home;
-        let (meant, others): (Vec<Claim>, Vec<Claim>) = claims.into_iter().partition(is_meant);
-        let Some(meant) = meant.into_iter().next() else {
-            return Err(StorageError::Failed {
-                path: others.first().map(Claim::dir).unwrap_or_default(),
-                reason: format!(
-                    "the replica lies in {dirs}, and the metadata has it in none of these: \
-                     move all but one out of the log directories and restart the broker"
-                ),
-            });
+        let (mut meant, mut others): (Vec<Claim>, Vec<Claim>) = claims.into_iter().partition(is_meant);
+        if meant.is_empty() {
+            // Where the operator has left one, that one.
+            let is_here = |claim: &Claim| {
+                let home = &self.directories[claim.directory()];
+                home.is_offline() || claim.dir().try_exists().unwrap_or(true)
+            };
+            let (here, gone) = others.into_iter().partition(is_here);
+            (meant, others) = (here, gone);
+            if meant.len() != 1 || others.is_empty() {
+                others.append(&mut meant);
+            }
+        }
+        let meant = match <[Claim; 1]>::try_from(meant) {
+            Ok([meant]) => meant,
+            Err(meant) => {
+                let how_many = if meant.is_empty() { "none" } else { "several" };
+                return Err(StorageError::Failed {
+                    path: meant
+                        .first()
+                        .or_else(|| others.first())
+                        .map(Claim::dir)
+                        .unwrap_or_default(),
+                    reason: format!(
+                        "the replica lies in {dirs}, and the metadata has it in {how_many} of these: \
+                         move all but one out of the log directories and restart the broker"
+                    ),
+                });
+            }
         };
         let log = match meant {
             Claim::Open(hosted) => {

@@ -88,53 +88,8 @@ impl LogManager {
             .inspect_err(|error| self.directories[directory].health().note(error))
     }
 
-    /// Fails a replica whose log was in the directory where the metadata has it, and is there no more: an empty
-    /// one in its place would count for as much. It is offline until it is deleted or marked stray. What is known
-    /// to have been another topic's is missed no longer: that topic is gone with its name.
-    fn refuse_what_vanished(
-        &self,
-        partition: TopicPartition,
-        name: &PartitionName,
-        home: Option<DirectoryId>,
-    ) -> Result<(), StorageError> {
-        for directory in &self.directories {
-            if directory.misses_another(name, partition.topic_id) {
-                tracing::info!(
-                    dir = %directory.partition_dir(name).display(),
-                    "what is gone from here belonged to another topic of the same name"
-                );
-                directory.give_up(name);
-            }
-        }
-        let home = home.filter(|id| !id.is_zero());
-        let misses = |directory: &DataDirectory| {
-            !directory.is_offline() && home.is_none_or(|id| id == directory.id()) && directory.misses(name)
-        };
-        let Some(directory) = self.directories.iter().position(misses) else {
-            return Ok(());
-        };
-        let dir = self.directories[directory].partition_dir(name);
-        let reason = "its directory is gone, which nothing here has deleted".to_owned();
-        let offline = Offline {
-            name: name.clone(),
-            directory,
-            dir: dir.clone(),
-            reason: reason.clone(),
-            may_open: false,
-        };
-        self.replicas.write().offline.insert(partition, offline);
-        Err(StorageError::Failed { path: dir, reason })
-    }
-
-    /// Forgets that a partition has vanished: it is here, or nobody counts on it.
-    pub(super) fn miss_no_longer(&self, name: &PartitionName) {
-        for home in self.directories.iter().filter(|home| home.misses(name)) {
-            home.give_up(name);
-        }
-    }
-
     /// Whether what did not open is a future log that has no current one.
-    fn is_future(&self, offline: &Offline) -> bool {
+    pub(super) fn is_future(&self, offline: &Offline) -> bool {
         offline.dir != self.directories[offline.directory].partition_dir(&offline.name)
     }
 
@@ -208,12 +163,7 @@ impl LogManager {
             self.checkpoint_directory(directory)?;
         }
         let dir = home.partition_dir(&name);
-        if dir.exists() {
-            // Of a start that could not read whose it is.
-            let stray = suffixed_dir(home.path(), &name, Suffix::Stray);
-            fs::rename(&dir, &stray).map_err(StorageError::io("rename", &dir))?;
-            self.schedule_removal(stray, Monotonic::now() + self.config.stray_retention);
-        }
+        self.free_place(home, &name)?;
         // Made under another name first: a partition's directory without its topic id never exists.
         let new = suffixed_dir(home.path(), &name, Suffix::New);
         fs::create_dir(&new).map_err(StorageError::io("create", &new))?;
@@ -243,6 +193,20 @@ impl LogManager {
                 Err(error)
             }
         }
+    }
+
+    /// Puts aside what has the partition's name in a directory where no replica that is known here lies. The
+    /// caller holds the lock on the name.
+    pub(super) fn free_place(&self, home: &DataDirectory, name: &PartitionName) -> Result<(), StorageError> {
+        let dir = home.partition_dir(name);
+        if !dir.exists() {
+            return Ok(());
+        }
+        let stray = suffixed_dir(home.path(), name, Suffix::Stray);
+        tracing::warn!(dir = %dir.display(), to = %stray.display(), "it is no replica of this broker's and is put aside");
+        fs::rename(&dir, &stray).map_err(StorageError::io("rename", &dir))?;
+        self.schedule_removal(stray, Monotonic::now() + self.config.stray_retention);
+        Ok(())
     }
 
     pub(super) fn open_again(
@@ -294,7 +258,7 @@ impl LogManager {
     ) -> Result<Arc<Log>, StorageError> {
         let log = Arc::new(log);
         log.live_in(Arc::clone(self.directories[directory].health()));
-        self.miss_no_longer(&name);
+        self.miss_no_longer(partition, &name);
         let mut replicas = self.replicas.write();
         if replicas.closed {
             // The close that came in between does not know of this log; nobody has written to it.
@@ -313,29 +277,16 @@ impl LogManager {
     }
 
     /// Frees a directory name that another topic's replica still has, hosted or offline.
-    fn put_aside_holder_of(&self, (topic, index): &PartitionName) -> Result<(), StorageError> {
-        let holders: Vec<TopicPartition> = {
+    fn put_aside_holder_of(&self, name: &PartitionName) -> Result<(), StorageError> {
+        let mut holders: Vec<TopicPartition> = {
             let replicas = self.replicas.read();
-            let named = |name: &PartitionName| (&name.0, name.1) == (topic, *index);
-            let hosted = replicas
-                .hosted
-                .iter()
-                .filter(|(_, hosted)| named(&hosted.name))
-                .map(|(&id, _)| id);
-            let offline = replicas
-                .offline
-                .iter()
-                .filter(|(_, offline)| named(&offline.name))
-                .map(|(&id, _)| id);
-            let contested = replicas
-                .contested
-                .iter()
-                .filter(|(_, claims)| claims.iter().any(|claim| named(claim.name())))
-                .map(|(&id, _)| id);
-            hosted.chain(offline).chain(contested).collect()
+            let holders = replicas.current().filter(|(_, held)| *held == name);
+            holders.map(|(id, _)| id).collect()
         };
+        // A contested one, once for each claim.
+        holders.dedup();
         for holder in holders {
-            tracing::warn!(%holder, %topic, partition = %index, "its directory's name is wanted for another topic");
+            tracing::warn!(%holder, topic = %name.0, partition = %name.1, "its directory's name is wanted for another topic");
             self.put_aside(holder, Suffix::Stray)?;
         }
         Ok(())

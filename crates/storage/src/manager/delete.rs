@@ -39,6 +39,7 @@ impl LogManager {
             return self.put_future_aside(partition);
         }
         self.drop_future(partition)?;
+        let was_contested = self.replicas.read().contested.contains_key(&partition);
         loop {
             // Into a variable of its own, or the lock would be held for the renaming.
             let taken = self.replicas.write().take(partition);
@@ -46,7 +47,12 @@ impl LogManager {
                 return Ok(());
             };
             if let Err(error) = self.put_claim_aside(partition, &claim, suffix) {
-                self.replicas.write().claim(partition, claim);
+                let mut replicas = self.replicas.write();
+                if was_contested {
+                    replicas.keep_contested(partition, claim);
+                } else {
+                    replicas.claim(partition, claim);
+                }
                 return Err(error);
             }
         }

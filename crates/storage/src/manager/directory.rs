@@ -29,6 +29,7 @@ use crate::{
     error::StorageError,
     health::{Bell, DirectoryHealth},
     meta_properties::{self, MetaProperties},
+    partition_metadata,
 };
 
 const LOCK_FILE: &str = ".lock";
@@ -155,11 +156,16 @@ pub(super) struct Listing {
 }
 
 impl Listing {
-    /// Whether the partition lost its name by a rename of ours.
-    pub(super) fn was_put_aside(&self, name: &PartitionName) -> bool {
+    /// Whether a deletion of ours has taken the partition's name, which the checkpoint files have not noted any
+    /// more: of this topic, where it is known. What is stray says nothing. It is kept for a day, in which the
+    /// replica may have come back and vanished; and one without identity was put aside because it is missed.
+    pub(super) fn was_deleted(&self, name: &PartitionName, topic_id: Option<TopicId>) -> bool {
         self.suffixed.iter().any(|(suffix, path)| {
             let entry = path.file_name().and_then(|entry| entry.to_str());
-            *suffix != Suffix::New && entry.is_some_and(|entry| names::is_suffixed_of(entry, name))
+            let is_meant = |deleted| topic_id.is_none_or(|topic_id| topic_id == deleted);
+            *suffix == Suffix::Delete
+                && entry.is_some_and(|entry| names::is_suffixed_of(entry, name))
+                && partition_metadata::load(path).is_ok_and(|deleted| deleted.is_some_and(is_meant))
         })
     }
 }
@@ -357,16 +363,22 @@ impl DataDirectory {
         checkpoints.vanished.insert(name.clone());
     }
 
-    /// Whether a partition of this name was here and has vanished.
-    pub(super) fn misses(&self, name: &PartitionName) -> bool {
-        self.checkpoints.lock().vanished.contains(name)
+    /// Whether a partition of this name was here and has vanished, of this topic or of one that is not known.
+    pub(super) fn misses(&self, name: &PartitionName, topic_id: TopicId) -> bool {
+        self.vanished_of(name, topic_id) == Some(true)
     }
 
     /// Whether what has vanished under the name is known to have been another topic's.
     pub(super) fn misses_another(&self, name: &PartitionName, topic_id: TopicId) -> bool {
+        self.vanished_of(name, topic_id) == Some(false)
+    }
+
+    /// Whether what has vanished under the name may have been this topic's; `None` where nothing has.
+    fn vanished_of(&self, name: &PartitionName, topic_id: TopicId) -> Option<bool> {
         let checkpoints = self.checkpoints.lock();
         let known = checkpoints.offline.topic_ids.get(name);
-        checkpoints.vanished.contains(name) && known.is_some_and(|&known| known != topic_id)
+        let vanished = checkpoints.vanished.contains(name);
+        vanished.then(|| known.is_none_or(|&known| known == topic_id))
     }
 
     /// The partitions that have vanished.

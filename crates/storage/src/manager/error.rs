@@ -2,6 +2,8 @@
 
 use std::{io, path::PathBuf};
 
+use protocol::DirectoryId;
+
 use crate::{error::StorageError, meta_properties::MetaPropertiesError};
 
 /// Why [`LogManager::open`](super::LogManager::open) refused. Each says what to do.
@@ -23,6 +25,19 @@ pub enum OpenError {
         dir: PathBuf,
         /// One of the entries that lie in it.
         found: String,
+    },
+    /// Two directories have the same identity: one is a copy of the other.
+    #[error(
+        "log directories {} and {} have the same directory.id {id}: one is a copy of the other; \
+         take the one that is out of date out of log.dirs", first.display(), second.display()
+    )]
+    SameId {
+        /// The one that comes first in `log.dirs`.
+        first: PathBuf,
+        /// The other.
+        second: PathBuf,
+        /// What both say.
+        id: DirectoryId,
     },
     /// Every directory failed while its logs were being opened.
     #[error("no log directory can be used; the first: {0}")]

@@ -119,6 +119,8 @@ impl LogManager {
         let current = self.usable(partition)?.ok_or_else(|| self.not_here())?;
         let directory = self.online(to).ok_or(StorageError::Offline { directory: to })?;
         let home = &self.directories[directory];
+        // In the way at the end it would be met too late: the metadata names the new directory by then.
+        self.free_place(home, &name)?;
         let dir = suffixed_dir(home.path(), &name, Suffix::Future);
         let made = disk::create_dir(&dir)
             .and_then(|()| {
@@ -227,6 +229,7 @@ impl LogManager {
             &self.directories[current.directory],
             &self.directories[future.directory],
         );
+        self.free_place(new_home, &name)?;
         if new_home.is_given_up(&name) {
             self.checkpoint_directory(future.directory)?;
         }
@@ -316,7 +319,7 @@ impl LogManager {
         let name = self.name_of(partition);
         self.end_future(partition, Suffix::Stray, self.config.stray_retention)?;
         if let Some(name) = name {
-            self.miss_no_longer(&name);
+            self.miss_no_longer(partition, &name);
         }
         Ok(())
     }
@@ -337,7 +340,7 @@ impl LogManager {
             .and_then(|()| home.sync())
             .inspect_err(|error| home.health().note(error))?;
         tracing::info!(%partition, dir = %place.display(), "the replica's move is finished");
-        self.miss_no_longer(&future.name);
+        self.miss_no_longer(partition, &future.name);
         let mut replicas = self.replicas.write();
         replicas.futures.remove(&partition);
         let log = Arc::clone(&future.log);

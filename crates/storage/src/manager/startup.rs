@@ -79,7 +79,7 @@ enum Loaded {
 impl LogManager {
     /// Opens the log directories of a broker, formatting empty ones, and every log in them. Refused
     /// before anything is changed: a directory of another node or cluster, one that another process
-    /// uses, one that holds other things but no `meta.properties`.
+    /// uses, one that holds other things but no `meta.properties`, two of the same id.
     pub fn open(config: ManagerConfig, boot_id: &str) -> Result<(Arc<Self>, StartupReport), OpenError> {
         let limit = descriptors::raise_limit();
         let bell = Arc::new(Bell::default());
@@ -174,27 +174,10 @@ impl LogManager {
             for (directory, name, partition, opened, dir) in futures {
                 self.register_future((partition, name, directory), opened, dir, report);
             }
+            self.compare_missing_with_others();
             self.report_contested();
-            self.give_up_what_lies_elsewhere();
             Ok(())
         })
-    }
-
-    /// A partition that one directory misses and another has was moved or built anew there.
-    fn give_up_what_lies_elsewhere(&self) {
-        for name in self.directories.iter().flat_map(DataDirectory::missing) {
-            let lies_elsewhere = {
-                let replicas = self.replicas.read();
-                replicas.hosted.values().any(|hosted| hosted.name == name)
-                    || replicas.offline.values().any(|offline| offline.name == name)
-                    || replicas
-                        .contested_claims()
-                        .any(|(_, claim)| *claim.name() == name)
-            };
-            if lies_elsewhere {
-                self.miss_no_longer(&name);
-            }
-        }
     }
 
     fn load_directory(
@@ -205,21 +188,7 @@ impl LogManager {
         let home = &self.directories[directory];
         let listing = home.list()?;
         let checkpoints = home.read_checkpoints();
-        for name in checkpoints.names() {
-            if listing.partitions.binary_search(name).is_ok() {
-                continue;
-            }
-            if checkpoints.recovery_points.contains_key(name) && !listing.was_put_aside(name) {
-                tracing::error!(
-                    dir = %home.partition_dir(name).display(),
-                    "the partition is gone, although nothing here has deleted it; it is not built anew while it counts"
-                );
-                home.miss(name, checkpoints.of(name));
-            } else {
-                // Who takes the name next must not inherit its offsets.
-                home.give_up(name);
-            }
-        }
+        home.miss_what_vanished(&listing, &checkpoints);
         let mut futures = Vec::new();
         for (suffix, path) in listing.suffixed {
             match suffix {
@@ -239,6 +208,10 @@ impl LogManager {
                 Loaded::Failed(..) => home.keep_offline(name, checkpoints.of(name)),
                 // Nothing of it is served: it is as if it were not there.
                 Loaded::Empty | Loaded::Unidentified(_) if checkpoints.recovery_points.contains_key(name) => {
+                    home.miss(name, checkpoints.of(name));
+                }
+                // It stays where it is, and may be anybody's.
+                Loaded::Unidentified(path) if *path == home.partition_dir(name) => {
                     home.miss(name, checkpoints.of(name));
                 }
                 Loaded::Empty | Loaded::Unidentified(_) | Loaded::Open(..) | Loaded::Future(..) => {}
@@ -470,7 +443,22 @@ fn open_directories(
     if opened.is_empty() {
         return Err(none_usable(failing));
     }
+    refuse_copies(&opened)?;
     Ok((opened, failing))
+}
+
+/// Refuses two directories of one id: the metadata could not tell which of them it names.
+fn refuse_copies(directories: &[DataDirectory]) -> Result<(), OpenError> {
+    for (at, second) in directories.iter().enumerate() {
+        if let Some(first) = directories[..at].iter().find(|first| first.id() == second.id()) {
+            return Err(OpenError::SameId {
+                first: first.path().to_owned(),
+                second: second.path().to_owned(),
+                id: second.id(),
+            });
+        }
+    }
+    Ok(())
 }
 
 /// Notes a directory on a failing disk; any other error is the whole start's.

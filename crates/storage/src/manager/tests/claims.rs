@@ -1,6 +1,7 @@
 //! A replica that lies in several directories: the metadata says which of them it is.
 
 use super::*;
+use crate::disk::faults;
 
 /// A replica of two records in the first of three directories, of which the second has an older log with the
 /// first record alone.
@@ -284,4 +285,78 @@ fn a_replica_whose_named_directory_goes_offline_is_not_taken_from_another() {
     let log = ground.create(Some(ground.ids[0])).expect("it is there");
     assert_eq!(log.log_end_offset(), Offset(2));
     assert_eq!(ground.lies_in(), (vec!["a", "b"], vec![]));
+}
+
+#[test]
+fn a_contest_goes_on_where_only_a_part_of_it_can_be_put_aside() {
+    let ground = Ground::new();
+    let first = ground.at("a").join("orders-0");
+    let full = move |operation: &str, path: &Path| {
+        if operation == "rename" && path == first {
+            Err(rustix::io::Errno::NOSPC.into())
+        } else {
+            Ok(())
+        }
+    };
+    let put_aside = || ground.manager.mark_stray(ground.partition);
+    faults::with(full, put_aside).expect_err("the first stays");
+    assert_eq!(ground.lies_in(), (vec!["a"], vec!["b"]));
+    assert!(ground.manager.get(ground.partition).is_none());
+    assert_offline_for(ground.create(Some(ground.ids[1])), &["a/orders-0"]);
+    ground
+        .manager
+        .mark_stray(ground.partition)
+        .expect("there is space again");
+    assert!(ground.lies_in().0.is_empty());
+}
+
+#[test]
+fn an_old_log_is_not_the_replica_where_the_metadata_names_a_directory_that_has_lost_it() {
+    type Loss = fn(&Path);
+    let losses: [Loss; 4] = [
+        |replica| fs::rename(replica, replica.with_file_name("#123")).expect("rename"),
+        |replica| {
+            fs::remove_dir_all(replica).expect("remove");
+            fs::create_dir(replica).expect("mkdir");
+        },
+        |replica| fs::remove_file(replica.join(partition_metadata::FILE_NAME)).expect("remove"),
+        // Reading it fails as on a bad disk.
+        |replica| {
+            fs::remove_file(replica.join(partition_metadata::FILE_NAME)).expect("remove");
+            fs::create_dir(replica.join(partition_metadata::FILE_NAME)).expect("mkdir");
+        },
+    ];
+    for (at, lose) in losses.into_iter().enumerate() {
+        let mut ground = Ground::new();
+        ground.manager.close(None);
+        lose(&ground.at("a").join("orders-0"));
+        for _ in 0..2 {
+            let (next, _) = ground.restart();
+            ground = next;
+            assert!(ground.manager.get(ground.partition).is_none(), "loss {at}");
+            assert_offline_for(ground.create(Some(ground.ids[0])), &["a/orders-0", "b/orders-0"]);
+            ground.manager.checkpoint();
+            ground.manager.close(None);
+        }
+        let (ground, _) = ground.restart();
+        let log = ground
+            .create(Some(ground.ids[1]))
+            .expect("the metadata means the other");
+        assert_eq!(log.log_end_offset(), Offset(1), "loss {at}");
+        ground.manager.close(None);
+        drop(log);
+        let (ground, _) = ground.restart();
+        assert!(ground.manager.get(ground.partition).is_some(), "loss {at}");
+    }
+}
+
+#[test]
+fn what_the_operator_leaves_is_the_replica_be_it_the_shorter_one() {
+    let ground = Ground::new();
+    assert!(ground.create(Some(ground.ids[2])).is_err());
+    ground.manager.close(None);
+    fs::remove_dir_all(ground.at("a").join("orders-0")).expect("remove");
+    let (ground, _) = ground.restart();
+    let log = ground.create(Some(ground.ids[2])).expect("there is one left");
+    assert_eq!(log.log_end_offset(), Offset(1));
 }

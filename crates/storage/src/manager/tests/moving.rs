@@ -498,3 +498,56 @@ fn paths_name_directories() {
     ground.manager.directories[1].health().fail(&"on purpose");
     assert_eq!(at("b"), NamedDirectory::Offline);
 }
+
+#[test]
+fn what_lies_in_the_way_of_a_move_is_put_aside_before_it() {
+    let ground = Ground::new();
+    let in_the_way = ground.dir.path().join("b/orders-0");
+    let hinder = || {
+        fs::create_dir(&in_the_way).expect("mkdir");
+        fs::write(in_the_way.join("something"), "").expect("write");
+    };
+    hinder();
+    drop(ground.fill());
+    assert!(!in_the_way.exists());
+    hinder();
+    ground.swap().expect("move");
+    assert!(has_all(&ground.replica(ground.to)));
+    assert_eq!(ending_with(&ground.dir.path().join("b"), "-stray"), 2);
+}
+
+#[test]
+fn what_was_deleted_from_a_copy_is_removed_where_the_copy_has_moved_to() {
+    let ground = Ground::new();
+    let current = ground.manager.get(ground.partition).expect("there");
+    current.set_config(LogConfig {
+        segment_bytes: 1,
+        ..LogConfig::default()
+    });
+    let future = ground.manager.begin_move(ground.partition, ground.to);
+    let future = future.expect("begin");
+    while future.log_end_offset() < current.log_end_offset() {
+        let batch = current.read(ReadRequest {
+            from: future.log_end_offset(),
+            upper: current.log_end_offset(),
+            max_bytes: 1,
+            min_one_batch: true,
+        });
+        future
+            .append_as_follower(batch.expect("read").bytes)
+            .expect("append");
+    }
+    future.flush().expect("flush");
+    for log in [&current, &future] {
+        log.advance_log_start(Offset(2)).expect("within the log");
+    }
+    let place = ground.dir.path().join("b/orders-0");
+    ground.swap().expect("move");
+    assert!(ending_with(&place, ".deleted") > 0);
+    future.set_config(LogConfig {
+        file_delete_delay: Duration::ZERO,
+        ..LogConfig::default()
+    });
+    assert!(future.remove_deleted() > 0);
+    assert_eq!(ending_with(&place, ".deleted"), 0);
+}

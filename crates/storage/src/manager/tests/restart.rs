@@ -417,7 +417,11 @@ fn a_name_that_an_unreadable_directory_has_is_freed() {
 
 #[test]
 fn a_partition_that_has_vanished_is_not_replaced_by_an_empty_one_while_it_counts() {
-    for remains in [false, true] {
+    let remains = [None, Some(&[][..]), Some(&["00000000000000000000.log"][..])];
+    for (remains, earlier) in remains
+        .into_iter()
+        .flat_map(|remains| [(remains, false), (remains, true)])
+    {
         let dir = tempfile::tempdir().expect("temp dir");
         let partition = partition(0);
         let (manager, _) = open(dir.path());
@@ -428,11 +432,20 @@ fn a_partition_that_has_vanished_is_not_replaced_by_an_empty_one_while_it_counts
         drop((log, manager));
         // A check of the file system has moved it, or has emptied it.
         fs::rename(dir.path().join("orders-0"), dir.path().join("#123")).expect("rename");
-        if remains {
+        if let Some(files) = remains {
             fs::create_dir(dir.path().join("orders-0")).expect("mkdir");
+            for file in files {
+                fs::write(dir.path().join("orders-0").join(file), "").expect("write");
+            }
+        }
+        if earlier {
+            // It was here before, and was put aside then.
+            let stray = dir.path().join("orders-0.0123456789abcdef-stray");
+            fs::create_dir(&stray).expect("mkdir");
+            partition_metadata::store(&stray, partition.topic_id).expect("write");
         }
 
-        for _ in 0..2 {
+        for _ in 0..3 {
             let (manager, _) = open(dir.path());
             for _ in 0..2 {
                 let refused = manager.create(partition, &topic("orders"), None, LogConfig::default());
@@ -505,6 +518,89 @@ fn a_partition_that_has_vanished_does_not_hold_up_another_topic_of_its_name() {
     }
 }
 
+/// Two log directories, and what is to be made in them.
+fn two(dir: &tempfile::TempDir) -> (ManagerConfig, [PathBuf; 2]) {
+    let dirs = [dir.path().join("a"), dir.path().join("b")];
+    let config = ManagerConfig {
+        log_dirs: dirs.to_vec(),
+        ..config(dir.path())
+    };
+    (config, dirs)
+}
+
+#[test]
+fn what_another_topic_of_the_name_has_elsewhere_is_not_what_is_missed() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let (config, dirs) = two(&dir);
+    let aside = dir.path().join("aside");
+    let topics = [partition(0), partition(0)];
+    // The first topic's disk is away while that topic is deleted and the second one of its name made.
+    for (id, home) in [(topics[0], 1), (topics[1], 0)] {
+        let (manager, _) = LogManager::open(config.clone(), BOOT).expect("ours");
+        let home = Some(manager.directories()[home]);
+        let log = manager
+            .create(id, &topic("orders"), home, LogConfig::default())
+            .expect("create");
+        append(&log, "acknowledged");
+        manager.close(None);
+        drop((log, manager));
+        if id == topics[0] {
+            fs::rename(dirs[1].join("orders-0"), &aside).expect("rename");
+        }
+    }
+    fs::rename(dirs[0].join("orders-0"), dir.path().join("lost")).expect("rename");
+    fs::rename(&aside, dirs[1].join("orders-0")).expect("rename");
+    for _ in 0..2 {
+        let (manager, _) = LogManager::open(config.clone(), BOOT).expect("ours");
+        let home = Some(manager.directories()[0]);
+        let refused = manager.create(topics[1], &topic("orders"), home, LogConfig::default());
+        assert!(matches!(refused, Err(StorageError::Failed { .. })), "{refused:?}");
+        assert_eq!(ending_with(&dirs[1], "-stray"), 1, "it is nobody's any more");
+        manager.close(None);
+    }
+}
+
+#[test]
+fn a_log_directory_and_its_copy_are_not_used_together() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let (config, dirs) = two(&dir);
+    drop(LogManager::open(config.clone(), BOOT).expect("new"));
+    let identity = |dir: &Path| dir.join("meta.properties");
+    fs::copy(identity(&dirs[0]), identity(&dirs[1])).expect("copy");
+    let before = names_in(&dirs[0]);
+    let Err(refused) = LogManager::open(config, BOOT) else {
+        panic!("one of them would be taken for the other");
+    };
+    assert!(matches!(refused, OpenError::SameId { .. }), "{refused}");
+    let message = refused.to_string();
+    assert!(
+        dirs.iter()
+            .all(|dir| message.contains(&dir.display().to_string())),
+        "{message}"
+    );
+    assert_eq!(names_in(&dirs[0]), before, "nothing is changed");
+}
+
+#[test]
+fn a_partition_whose_identity_cannot_be_read_stays_where_it_is() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let (manager, _) = open(dir.path());
+    manager.close(None);
+    drop(manager);
+    // Reading it fails as on a bad disk, and nothing tells whether it counts.
+    let unreadable = dir.path().join("orders-0").join(partition_metadata::FILE_NAME);
+    fs::create_dir_all(unreadable).expect("mkdir");
+    let (manager, _) = open(dir.path());
+    let partition = partition(0);
+    let create = || manager.create(partition, &topic("orders"), None, LogConfig::default());
+    let refused = create();
+    assert!(matches!(refused, Err(StorageError::Failed { .. })), "{refused:?}");
+    assert!(dir.path().join("orders-0").exists());
+    manager.mark_stray(partition).expect("nobody counts on it");
+    create().expect("built anew");
+    assert_eq!(ending_with(dir.path(), "-stray"), 1);
+}
+
 #[test]
 fn a_partition_that_was_deleted_is_not_missed() {
     let dir = tempfile::tempdir().expect("temp dir");
@@ -523,11 +619,7 @@ fn a_partition_that_was_deleted_is_not_missed() {
 #[test]
 fn a_partition_that_lies_in_another_directory_is_not_missed() {
     let dir = tempfile::tempdir().expect("temp dir");
-    let dirs = [dir.path().join("a"), dir.path().join("b")];
-    let config = ManagerConfig {
-        log_dirs: dirs.to_vec(),
-        ..config(dir.path())
-    };
+    let (config, dirs) = two(&dir);
     let (manager, _) = LogManager::open(config.clone(), BOOT).expect("new");
     let ids = manager.directories();
     let partition = partition(0);
