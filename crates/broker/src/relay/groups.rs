@@ -21,12 +21,13 @@ use protocol::grpc::v1::{
 use protocol::{BrokerId, ErrorCode, LeaderEpoch, PartitionIndex, TopicName};
 use tokio::time::{Instant, sleep, timeout_at};
 use tonic::transport::Channel;
-use tonic::{Response, Status};
+use tonic::{Code, ConnectError, Response, Status};
 
 use super::Relay;
 use super::wire::{code_of, kafka_error};
 use crate::context::BrokerContext;
 use crate::coordinator::group::{Caller, GroupReply, GroupRequest};
+use crate::coordinator::group_runtime::placement;
 
 /// Before a coordinator is looked for again.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -138,6 +139,7 @@ impl Relay {
             let answer = match self.coordinator(group).await {
                 Ok((id, coordinator)) => match timeout_at(deadline, ask(coordinator)).await {
                     Ok(Ok(answer)) => answer,
+                    Ok(Err(status)) if lasts(&status) => return Err(unavailable(&status)),
                     Ok(Err(status)) => {
                         broken.insert(id);
                         Err(unavailable(&status))
@@ -174,6 +176,21 @@ fn answer_of<T: Default>(error: Option<KafkaError>, response: Option<T>) -> Resu
     }
 }
 
+/// Whether the same call would fail in the same way once more: the other broker does not know it, or the
+/// request or its answer is too large.
+pub(super) fn lasts(status: &Status) -> bool {
+    matches!(
+        status.code(),
+        Code::OutOfRange | Code::ResourceExhausted | Code::Unimplemented | Code::InvalidArgument
+    )
+}
+
+/// Whether the call has reached nobody who would have done anything.
+fn was_not_taken(status: &Status) -> bool {
+    let mut causes = std::iter::successors(std::error::Error::source(status), |error| error.source());
+    status.code() == Code::Unimplemented || causes.any(<dyn std::error::Error>::is::<ConnectError>)
+}
+
 /// Whether it is not known after this attempt at a commit what was done: nothing came back, or the coordinator
 /// could not confirm a record that may be in its log.
 fn leaves_doubt(attempt: &Result<Result<CommitResponse, KafkaError>, Status>) -> bool {
@@ -184,7 +201,7 @@ fn leaves_doubt(attempt: &Result<Result<CommitResponse, KafkaError>, Status>) ->
         )
     };
     match attempt {
-        Err(_) => true,
+        Err(status) => !was_not_taken(status),
         Ok(Ok(response)) => {
             let mut errors = response.offsets.iter().filter_map(|result| result.error.as_ref());
             errors.any(unconfirmed)
@@ -238,6 +255,11 @@ pub(super) async fn commit(
 ) -> Result<CommitResponse, KafkaError> {
     check_commit(request)?;
     let image = broker.images.current();
+    // The same code for an offset would say that the group was lost over it.
+    if placement::coordinator_of(&image, &request.group_id) != Some(broker.config.node_id) {
+        let why = format!("broker {} does not coordinate the group", broker.config.node_id);
+        return Err(kafka_error(ErrorCode::NotCoordinator, why));
+    }
     // As on the Kafka port, what is not there is sorted out before the coordinator is asked.
     let refused: Vec<Option<KafkaError>> = request
         .offsets
@@ -557,6 +579,45 @@ mod tests {
             (ErrorCode::InvalidGroupId, ErrorCode::InvalidGroupId),
         ] {
             assert_eq!(code(doubted(Err(kafka_error(said, "")))), told);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_commit_that_reached_nobody_was_not_done() {
+        // Its port is taken, and nobody listens there.
+        let silent = tokio::net::TcpSocket::new_v4().expect("a socket");
+        silent
+            .bind("127.0.0.1:0".parse().expect("an address"))
+            .expect("a port");
+        let address = silent.local_addr().expect("an address");
+        let endpoint = Channel::from_shared(format!("http://{address}")).expect("an address");
+        let mut peer = RelayClient::new(endpoint.connect_lazy());
+        let status = peer.commit(RelayCommitRequest::default()).await;
+        let status = status.expect_err("nobody is there");
+        assert!(!lasts(&status), "{status:?}");
+        assert!(!leaves_doubt(&Err(status)));
+        assert!(!leaves_doubt(&Err(Status::unimplemented("an older broker"))));
+        // What was too large may have been the answer.
+        assert!(leaves_doubt(&Err(Status::out_of_range("too large"))));
+    }
+
+    #[test]
+    fn calls_that_would_fail_again_are_not_repeated() {
+        for code in [
+            Code::OutOfRange,
+            Code::ResourceExhausted,
+            Code::Unimplemented,
+            Code::InvalidArgument,
+        ] {
+            assert!(lasts(&Status::new(code, "")), "{code}");
+        }
+        for code in [
+            Code::Unavailable,
+            Code::Cancelled,
+            Code::Unknown,
+            Code::DeadlineExceeded,
+        ] {
+            assert!(!lasts(&Status::new(code, "")), "{code}");
         }
     }
 

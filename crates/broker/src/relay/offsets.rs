@@ -6,6 +6,8 @@
 //! never reads it; aiokafka 0.14 takes the answer for "nothing is committed". So the coordinator is asked
 //! here: the client that lost it finds it with its next heartbeat or commit.
 
+use std::collections::HashSet;
+
 use futures::FutureExt;
 use kafka_protocol::messages::TopicName as WireTopicName;
 use kafka_protocol::messages::offset_fetch_request::{OffsetFetchRequestGroup, OffsetFetchRequestTopics};
@@ -19,12 +21,18 @@ use protocol::grpc::v1::{
     RelayPartitionOffset, RelayTopicOffsets, RelayWantedOffsets,
 };
 use tokio::time::Instant;
+use tonic::Status;
 
 use super::Relay;
-use super::groups::{Coordinator, ask, error_of, may_find_it, wire_group};
+use super::groups::{Coordinator, ask, error_of, lasts, may_find_it, wire_group};
 use super::wire::{code_of, kafka_error};
 use crate::context::BrokerContext;
 use crate::coordinator::group::{GroupReply, GroupRequest};
+
+/// The largest answer about one group, in bytes: 32 groups of a request are asked about at a time.
+const ANSWER_BYTES: usize = 4 << 20;
+/// What a partition, or a topic, has on the wire beside its strings, at most: five numbers of eleven bytes.
+const OVERHEAD_BYTES: usize = 64;
 
 /// What a group has committed, by topic; the error is of the whole group.
 type Fetched = Result<Vec<OffsetFetchResponseTopics>, KafkaError>;
@@ -35,8 +43,19 @@ impl Relay {
         ErrorCode::from_code(code).is_some_and(|code| may_find_it(&kafka_error(code, "")))
     }
 
+    /// Whether another broker is asked for the group's sake at all: not where a partition is named more than
+    /// once, which no client does, and which would have its metadata made as often.
+    pub(crate) fn fetches(group: &OffsetFetchRequestGroup) -> bool {
+        let mut named = HashSet::new();
+        group.topics.iter().flatten().all(|topic| {
+            let mut partitions = topic.partition_indexes.iter();
+            partitions.all(|&partition| named.insert((topic.name.as_str(), partition)))
+        })
+    }
+
     /// What the coordinator answers to one group of an OffsetFetch. It is looked for until `deadline`; the
-    /// client is told COORDINATOR_LOAD_IN_PROGRESS then, upon which every client asks again.
+    /// client is told COORDINATOR_LOAD_IN_PROGRESS then, upon which every client asks again, here. Where
+    /// there is a coordinator that cannot be asked in a client's name, NOT_COORDINATOR sends the client there.
     pub(crate) async fn fetch_offsets(
         &self,
         group: OffsetFetchRequestGroup,
@@ -50,50 +69,83 @@ impl Relay {
             move |coordinator: Coordinator| {
                 async move {
                     match coordinator {
-                        Coordinator::Here => Ok(fetch(&self.broker, asked.clone(), require_stable).await),
-                        Coordinator::There(hello, mut peer) => {
+                        Coordinator::Here => {
+                            let fetched = fetch(&self.broker, asked.clone(), require_stable).await;
+                            Ok(fetched.map(Some))
+                        }
+                        Coordinator::There(hello, peer) => {
                             let request = to_wire(hello, asked, require_stable);
-                            Ok(from_reply(peer.fetch_offsets(request).await?.into_inner()))
+                            // One that does not count bounds nothing.
+                            let mut peer = peer.max_decoding_message_size(ANSWER_BYTES);
+                            match peer.fetch_offsets(request).await {
+                                Ok(reply) => Ok(from_reply(reply.into_inner()).map(Some)),
+                                Err(status) if lasts(&status) => Ok(Ok(None)),
+                                Err(status) => Err(status),
+                            }
                         }
                     }
                 }
                 .boxed()
             },
-            |answer: &Fetched| answer.as_ref().is_err_and(may_find_it),
+            |answer: &Result<Option<_>, KafkaError>| answer.as_ref().is_err_and(may_find_it),
         );
         let answer = answer.await;
         let found = OffsetFetchResponseGroup::default().with_group_id(group.group_id);
-        match answer {
+        match told(answer) {
             Ok(topics) => found.with_topics(topics),
-            Err(error) => {
-                let timed_out = code_of(&error) == ErrorCode::RequestTimedOut;
-                let code = if timed_out || may_find_it(&error) {
-                    ErrorCode::CoordinatorLoadInProgress
-                } else {
-                    code_of(&error)
-                };
-                found.with_error_code(code.code())
-            }
+            Err(code) => found.with_error_code(code.code()),
         }
     }
 }
 
-/// Answers another broker as the coordinator that it takes this one for.
+/// What a client is told. Nothing: the coordinator is known and cannot be asked from here.
+fn told(
+    answer: Result<Option<Vec<OffsetFetchResponseTopics>>, KafkaError>,
+) -> Result<Vec<OffsetFetchResponseTopics>, ErrorCode> {
+    match answer {
+        Ok(topics) => topics.ok_or(ErrorCode::NotCoordinator),
+        Err(error) if may_find_it(&error) => Err(ErrorCode::CoordinatorLoadInProgress),
+        Err(error) => Err(match code_of(&error) {
+            ErrorCode::RequestTimedOut => ErrorCode::CoordinatorLoadInProgress,
+            code => code,
+        }),
+    }
+}
+
+/// Answers another broker as the coordinator that it takes this one for. An error: that is too much.
 pub(super) async fn answer(
     broker: &BrokerContext,
     request: RelayFetchOffsetsRequest,
-) -> RelayFetchOffsetsReply {
+) -> Result<RelayFetchOffsetsReply, Status> {
     let require_stable = request.require_stable;
     match fetch(broker, from_wire(request), require_stable).await {
-        Ok(topics) => RelayFetchOffsetsReply {
-            error: None,
-            topics: topics.into_iter().map(topic_to_wire).collect(),
-        },
-        Err(error) => RelayFetchOffsetsReply {
+        Ok(topics) => to_reply(topics),
+        Err(error) => Ok(RelayFetchOffsetsReply {
             error: Some(error),
             topics: Vec::new(),
-        },
+        }),
     }
+}
+
+/// The coordinator's strings are shared ones, and those of the reply are not: their bytes are counted before
+/// it is built.
+fn to_reply(topics: Vec<OffsetFetchResponseTopics>) -> Result<RelayFetchOffsetsReply, Status> {
+    let bytes_of = |topic: &OffsetFetchResponseTopics| {
+        let metadata = topic.partitions.iter().map(|partition| {
+            let metadata = partition.metadata.as_ref().map_or(0, |text| text.len());
+            metadata + OVERHEAD_BYTES
+        });
+        topic.name.len() + OVERHEAD_BYTES + metadata.sum::<usize>()
+    };
+    let bytes: usize = topics.iter().map(bytes_of).sum();
+    if bytes > ANSWER_BYTES {
+        let why = format!("what the group has committed may be {bytes} bytes, more than {ANSWER_BYTES}");
+        return Err(Status::resource_exhausted(why));
+    }
+    Ok(RelayFetchOffsetsReply {
+        error: None,
+        topics: topics.into_iter().map(topic_to_wire).collect(),
+    })
 }
 
 async fn fetch(broker: &BrokerContext, group: OffsetFetchRequestGroup, require_stable: bool) -> Fetched {
@@ -248,11 +300,73 @@ mod tests {
                 ]),
             OffsetFetchResponseTopics::default().with_name(topic_name("empty".to_owned())),
         ];
-        let reply = RelayFetchOffsetsReply {
-            error: None,
-            topics: topics.iter().cloned().map(topic_to_wire).collect(),
-        };
+        let reply = to_reply(topics.clone()).expect("it is small");
         assert_eq!(from_reply(reply), Ok(topics));
+    }
+
+    #[test]
+    fn a_partition_that_is_named_again_is_not_relayed() {
+        let named = |topics: &[(&'static str, &[i32])]| {
+            let topics = topics.iter().map(|&(name, partitions)| {
+                OffsetFetchRequestTopics::default()
+                    .with_name(topic_name(name.to_owned()))
+                    .with_partition_indexes(partitions.to_vec())
+            });
+            asked(Some(topics.collect()))
+        };
+        assert!(Relay::fetches(&asked(None)));
+        assert!(Relay::fetches(&named(&[])));
+        assert!(Relay::fetches(&named(&[
+            ("t", &[0, 1]),
+            ("u", &[0, 1]),
+            ("t", &[2])
+        ])));
+        assert!(!Relay::fetches(&named(&[("t", &[0, 1, 0])])));
+        assert!(!Relay::fetches(&named(&[("t", &[0]), ("u", &[]), ("t", &[0])])));
+    }
+
+    #[test]
+    fn an_answer_that_is_too_large_is_not_built() {
+        let metadata = StrBytes::from_string("m".repeat(4096));
+        let topics = |partitions: usize| {
+            // As large as numbers are on the wire.
+            let partition = OffsetFetchResponsePartitions::default()
+                .with_partition_index(i32::MIN)
+                .with_committed_offset(i64::MIN)
+                .with_committed_leader_epoch(i32::MIN)
+                .with_metadata(Some(metadata.clone()))
+                .with_error_code(i16::MIN);
+            let topic = OffsetFetchResponseTopics::default()
+                .with_name(topic_name("t".to_owned()))
+                .with_partitions(vec![partition; partitions]);
+            vec![topic]
+        };
+        let most = (ANSWER_BYTES - 1 - OVERHEAD_BYTES) / (4096 + OVERHEAD_BYTES);
+        let reply = to_reply(topics(most)).expect("it fits");
+        assert!(prost::Message::encoded_len(&reply) <= ANSWER_BYTES);
+        let status = to_reply(topics(most + 1)).expect_err("too large");
+        assert!(lasts(&status), "{status}");
+    }
+
+    #[test]
+    fn a_client_asks_elsewhere_only_where_asking_here_again_is_of_no_use() {
+        use ErrorCode::{
+            CoordinatorLoadInProgress, CoordinatorNotAvailable, NotCoordinator, RequestTimedOut,
+            StaleMemberEpoch,
+        };
+        assert_eq!(told(Ok(None)), Err(NotCoordinator));
+        assert_eq!(told(Ok(Some(Vec::new()))), Ok(Vec::new()));
+        for passing in [
+            CoordinatorLoadInProgress,
+            CoordinatorNotAvailable,
+            NotCoordinator,
+            RequestTimedOut,
+        ] {
+            let answer = Err(kafka_error(passing, ""));
+            assert_eq!(told(answer), Err(CoordinatorLoadInProgress), "{passing}");
+        }
+        let stale = Err(kafka_error(StaleMemberEpoch, ""));
+        assert_eq!(told(stale), Err(StaleMemberEpoch));
     }
 
     #[test]

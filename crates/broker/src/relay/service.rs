@@ -146,7 +146,7 @@ impl Relay for RelayService {
     ) -> Result<Response<RelayFetchOffsetsReply>, Status> {
         let request = request.into_inner();
         self.greet(request.hello.as_ref())?;
-        Ok(Response::new(offsets::answer(&self.broker, request).await))
+        Ok(Response::new(offsets::answer(&self.broker, request).await?))
     }
 }
 

@@ -8,7 +8,7 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use kafka_protocol::messages::{
-    ApiKey, OffsetFetchRequest, OffsetFetchResponse,
+    ApiKey, GroupId, OffsetFetchRequest, OffsetFetchResponse,
     offset_fetch_request::{OffsetFetchRequestGroup, OffsetFetchRequestTopics},
     offset_fetch_response::{
         OffsetFetchResponseGroup, OffsetFetchResponsePartition, OffsetFetchResponseTopic,
@@ -34,11 +34,16 @@ pub(crate) async fn handle(request: Request, message: OffsetFetchRequest) -> Off
     if request.version >= 8 {
         // All that a group has is told once.
         let mut whole = HashSet::new();
-        let asked = message
+        let groups: Vec<OffsetFetchRequestGroup> = message
             .groups
             .into_iter()
             .filter(|group| group.topics.is_some() || whole.insert(group.group_id.clone()))
-            .map(|group| fetch(&request, group, require_stable, deadline));
+            .collect();
+        let again = named_again(&groups);
+        let asked = groups.into_iter().map(|group| {
+            let relayed = !again.contains(&group.group_id);
+            fetch(&request, group, require_stable, relayed.then_some(deadline))
+        });
         let groups = group_call::each(asked).await;
         return OffsetFetchResponse::default().with_groups(groups);
     }
@@ -55,7 +60,7 @@ pub(crate) async fn handle(request: Request, message: OffsetFetchRequest) -> Off
     let group = OffsetFetchRequestGroup::default()
         .with_group_id(message.group_id)
         .with_topics(topics.clone());
-    let fetched = fetch(&request, group, require_stable, deadline).await;
+    let fetched = fetch(&request, group, require_stable, Some(deadline)).await;
     if fetched.error_code != 0 && request.version < 2 {
         return OffsetFetchResponse::default()
             .with_topics(all_failed(topics.unwrap_or_default(), fetched.error_code));
@@ -65,11 +70,21 @@ pub(crate) async fn handle(request: Request, message: OffsetFetchRequest) -> Off
         .with_topics(fetched.topics.into_iter().map(single).collect())
 }
 
+/// Groups that have more than one entry. No client does that, and another broker is not asked for it: answers
+/// are many times as large as such entries, and what comes from there is shared by none.
+fn named_again(groups: &[OffsetFetchRequestGroup]) -> HashSet<GroupId> {
+    let mut named = HashSet::new();
+    let again = groups.iter().filter(|group| !named.insert(&group.group_id));
+    again.map(|group| group.group_id.clone()).collect()
+}
+
+/// What the group has committed; where this broker does not coordinate it, another one is asked until
+/// `relay_until`, if there is such a time.
 async fn fetch(
     request: &Request,
     group: OffsetFetchRequestGroup,
     require_stable: bool,
-    deadline: Instant,
+    relay_until: Option<Instant>,
 ) -> OffsetFetchResponseGroup {
     let asked = GroupRequest::FetchOffsets {
         group: group.clone(),
@@ -85,6 +100,9 @@ async fn fetch(
     if !Relay::is_about_the_way(fetched.error_code) || !request.broker.groups.has_topic() {
         return fetched;
     }
+    let Some(deadline) = relay_until.filter(|_| Relay::fetches(&group)) else {
+        return fetched;
+    };
     let relay = Relay::new(request.broker.clone());
     relay.fetch_offsets(group, require_stable, deadline).await
 }
@@ -121,4 +139,22 @@ fn all_failed(topics: Vec<OffsetFetchRequestTopics>, code: i16) -> Vec<OffsetFet
             .with_partitions(partitions.collect())
     });
     failed.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use kafka_protocol::protocol::StrBytes;
+
+    use super::*;
+
+    #[test]
+    fn groups_with_several_entries_are_told_from_others() {
+        let group = |name: &'static str| {
+            OffsetFetchRequestGroup::default().with_group_id(GroupId(StrBytes::from_static_str(name)))
+        };
+        assert!(named_again(&[]).is_empty());
+        assert!(named_again(&[group("a"), group("b")]).is_empty());
+        let again = named_again(&[group("a"), group("b"), group("a"), group("a")]);
+        assert_eq!(again, HashSet::from([GroupId(StrBytes::from_static_str("a"))]));
+    }
 }
