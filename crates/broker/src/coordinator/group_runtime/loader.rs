@@ -269,4 +269,4 @@ enum BatchUnreadable {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -18,6 +18,7 @@ use std::time::Duration;
 use protocol::{ErrorCode, LeaderEpoch, Offset, TopicPartition};
 use replication::{Acks, AppendRefused, Partition, ProgressListener};
 use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::task::yield_now;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
@@ -225,7 +226,9 @@ impl<'a> Round<'a> {
     }
 
     async fn serve(mut self, moved: &Notify) -> End {
-        let mut jobs = Vec::with_capacity(ROUND);
+        let mut received = Vec::with_capacity(ROUND);
+        // What was taken from the queue and is not decided yet.
+        let mut jobs: VecDeque<Job> = VecDeque::with_capacity(ROUND);
         loop {
             if !self.release() {
                 return End::Lost;
@@ -245,33 +248,32 @@ impl<'a> Round<'a> {
                     self.shard.configure(config);
                     continue;
                 }
-                received = self.task.queue.recv_many(&mut jobs, ROUND) => if received == 0 {
-                    return End::Lost;
-                },
+                // Between two rounds of the same jobs the worker looks after others.
+                () = yield_now(), if !jobs.is_empty() => {}
+                count = self.task.queue.recv_many(&mut received, ROUND), if jobs.is_empty() => {
+                    if count == 0 {
+                        return End::Lost;
+                    }
+                    jobs.extend(received.drain(..));
+                }
             }
             self.give_up_waiting();
-            let mut jobs = jobs.drain(..);
-            loop {
-                let decided = self.decide(&mut jobs);
-                if let Err(refused) = self.write(&decided.outcome).await {
-                    for job in jobs {
-                        self.task.turn_away(job, journal::code_of(refused));
-                    }
-                    return self.failed(refused);
+            let decided = self.decide(&mut jobs);
+            if let Err(refused) = self.write(&decided.outcome).await {
+                for job in jobs {
+                    self.task.turn_away(job, journal::code_of(refused));
                 }
-                if decided.topics_forgotten {
-                    self.task.deleted_topics.clear();
-                }
-                self.answer(decided.outcome.replies);
-                if jobs.len() == 0 {
-                    break;
-                }
+                return self.failed(refused);
             }
+            if decided.topics_forgotten {
+                self.task.deleted_topics.clear();
+            }
+            self.answer(decided.outcome.replies);
         }
     }
 
     /// Decides jobs, and what is due by time, until the round is full.
-    fn decide(&mut self, jobs: &mut std::vec::Drain<'_, Job>) -> Decided {
+    fn decide(&mut self, jobs: &mut VecDeque<Job>) -> Decided {
         // While nothing can be written, nothing is decided that would have to be: the state would run
         // ahead of a log that cannot follow.
         let writable = self.writable();
@@ -298,7 +300,7 @@ impl<'a> Round<'a> {
         let began = Instant::now();
         while decided.bytes < ROUND_BYTES
             && began.elapsed() < ROUND_TIME
-            && let Some(job) = jobs.next()
+            && let Some(job) = jobs.pop_front()
         {
             match (job, writable) {
                 (Job::Look(look), _) => look(&self.shard),
@@ -460,3 +462,6 @@ fn may_write(request: &GroupRequest) -> bool {
         | GroupRequest::List(_) => false,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -53,7 +53,7 @@ async fn append_all(partition: &Partition, records: Vec<CoordinatorRecord>) {
 }
 
 /// The leader of a partition of which it has the only replica, with a batch for each of so many groups.
-async fn sole_leader(groups: usize) -> (Broker, Arc<Partition>) {
+pub(in super::super) async fn sole_leader(groups: usize) -> (Broker, Arc<Partition>) {
     let cluster = Cluster::with_brokers(&[ONE]);
     let tp = cluster.create_topic(CONSUMER_OFFSETS, &[ONE]);
     let broker = Broker::start(&cluster, ONE);
