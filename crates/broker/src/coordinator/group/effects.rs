@@ -99,6 +99,11 @@ impl<'a> Effects<'a> {
         }
     }
 
+    /// Whether a timer is running.
+    pub(super) fn is_set(&self, key: &TimerKey) -> bool {
+        self.timers.is_set(key)
+    }
+
     /// Takes a timer back.
     pub(super) fn cancel(&mut self, key: &TimerKey) {
         self.timers.cancel(key);

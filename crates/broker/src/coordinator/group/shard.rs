@@ -244,6 +244,8 @@ impl GroupShard {
                 TimerKey::MemberJoin(id, member) | TimerKey::MemberSync(id, member) => {
                     self.on_late(now, &id, member, &mut outcome, ConsumerGroup::speaks_classic);
                 }
+                // Forgotten by that.
+                TimerKey::HandedOut(..) => {}
                 TimerKey::Expiry => self.expire(now, &mut outcome),
             }
         }

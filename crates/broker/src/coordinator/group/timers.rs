@@ -19,6 +19,9 @@ pub(super) enum TimerKey {
     MemberJoin(GroupId, MemberId),
     /// A classic member of a consumer group has had its time to sync.
     MemberSync(GroupId, MemberId),
+    /// Whoever was given this id by a consumer group has had its time to join with it. While the timer is set,
+    /// the id is known to be new, and not a removed member's.
+    HandedOut(GroupId, MemberId),
     /// It is time to look for expired offsets.
     Expiry,
 }

@@ -79,6 +79,8 @@ impl ConsumerGroup {
         })?;
         let fresh = join.fresh_member_id();
         if join.is_to_come_again() {
+            let handed_out = TimerKey::HandedOut(self.id.clone(), fresh.clone());
+            fx.schedule(handed_out, milliseconds(body.session_timeout_ms));
             return Err((fresh.to_wire(), ErrorCode::MemberIdRequired));
         }
         let comes_anew = body.member_id.is_empty();
@@ -91,8 +93,10 @@ impl ConsumerGroup {
             .classic_seat(&id, comes_anew, body.group_instance_id.as_deref())
             .map_err(refused)?;
         let owned = embedded::identified(&subscription.owned, &fx.topics.view);
-        // A cooperative member that was removed, and does not know: others may have by now what it reads.
-        if seat == Seat::New && !comes_anew && !owned.is_empty() {
+        let handed_out = TimerKey::HandedOut(self.id.clone(), id.clone());
+        // A cooperative member that was removed, and does not know: others may have by now what it reads. Who
+        // was just given its id does know, whatever it says: told the same again, it would never get in.
+        if seat == Seat::New && !comes_anew && !owned.is_empty() && !fx.is_set(&handed_out) {
             return Err(refused(ErrorCode::UnknownMemberId));
         }
         let said = MemberSubscription {
@@ -113,6 +117,7 @@ impl ConsumerGroup {
             .check_share(&id, &seat, &said, None, fx)
             .and_then(|()| self.admit(&id, seat, said, fx));
         let changed = admitted.map_err(|Refusal { error, .. }| refused(error))?;
+        fx.cancel(&handed_out);
         // Whatever comes of it: who is a member is one for as long as it is heard of.
         self.start_session(&id, fx);
         let advanced = self.advance(&id, changed, Some(&owned), fx);

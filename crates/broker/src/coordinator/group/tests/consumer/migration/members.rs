@@ -134,6 +134,35 @@ fn a_removed_member_that_still_owns_something_is_told_to_begin_anew() {
 }
 
 #[test]
+fn a_removed_member_that_keeps_saying_what_it_owned_gets_in_with_a_new_id_once() {
+    let mut bench = bench();
+    let (removed, generation) = with_classic_member(&mut bench);
+    synced(&mut bench, &removed, generation);
+    bench.pass(20_000);
+    let join = |bench: &mut Bench, id: &str| {
+        let reply = joined(bench, 9, joins_classic(id, &[0, 1, 2]));
+        (reply.error_code, reply.member_id.to_string())
+    };
+    let (unknown, required) = (
+        ErrorCode::UnknownMemberId.code(),
+        ErrorCode::MemberIdRequired.code(),
+    );
+    assert_eq!(join(&mut bench, &removed).0, unknown);
+    let (error, id) = join(&mut bench, "");
+    assert_eq!(error, required);
+    assert_eq!(join(&mut bench, &id), (0, id.clone()));
+    // Removed in its turn, it is told, as is the first one still.
+    bench.pass(20_000);
+    assert_eq!(join(&mut bench, &id).0, unknown);
+    assert_eq!(join(&mut bench, &removed).0, unknown);
+    // Whoever comes too late with its new id, begins anew again.
+    let (error, late) = join(&mut bench, "");
+    assert_eq!(error, required);
+    bench.pass(20_000);
+    assert_eq!(join(&mut bench, &late).0, unknown);
+}
+
+#[test]
 fn a_classic_member_that_does_not_sync_in_time_is_removed() {
     let mut bench = bench();
     let (id, generation) = with_classic_member(&mut bench);
