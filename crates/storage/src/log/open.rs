@@ -332,7 +332,7 @@ fn open_segments(
     recovery.epochs.truncate_from_end(segments[begin].base());
     let forgotten = forget_unsynced_indexes(&segments[..begin], segments[begin].base(), synced)?;
     let tail = recovery.run(&mut segments, begin)?;
-    producer_snapshot::remove_snapshots_above(dir, tail.end)?;
+    let forgot_snapshots = forget_unsynced_snapshots(dir, synced, &recovery.snapshots)?;
     // The indexes of all that was walked are written anew, and synced with the first flush.
     for segment in &segments[begin.min(segments.len() - 1)..] {
         segment.hold_for_write()?;
@@ -349,9 +349,21 @@ fn open_segments(
         epochs: recovery.epochs,
         report: recovery.report,
         unsynced: !clean,
-        directory_unsynced: forgotten || !unsynced_snapshots.is_empty(),
+        directory_unsynced: forgotten || forgot_snapshots || !unsynced_snapshots.is_empty(),
         unsynced_snapshots,
     })
+}
+
+/// Removes the producer snapshots above the recovery point, but for those that were just written: they may be
+/// of batches that were lost, and other batches have their offsets now. Returns whether there were any; the
+/// flush that makes their offsets durable syncs that they are gone, or they would come back as good ones.
+fn forget_unsynced_snapshots(dir: &Path, synced: Offset, written: &[Offset]) -> Result<bool, StorageError> {
+    let mut above = producer_snapshot::list_snapshots(dir).map_err(StorageError::io("list", dir))?;
+    above.retain(|snapshot| *snapshot > synced && !written.contains(snapshot));
+    for &snapshot in &above {
+        disk::remove(&producer_snapshot::snapshot_path(dir, snapshot))?;
+    }
+    Ok(!above.is_empty())
 }
 
 /// Removes the index files of the segment that ends where the synced part does, unless it is walked: it may
