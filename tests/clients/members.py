@@ -66,6 +66,15 @@ class Kind:
         return self.client == AIOKAFKA
 
     @property
+    def may_never_stop(self):
+        """Whether `stop` may go on for ever where it commits automatically.
+
+        aiokafka 0.14.0 commits once more then, again and again while it does not know the coordinator, for which it
+        does not look any more by that time.
+        """
+        return self.client == AIOKAFKA
+
+    @property
     def commits(self):
         """The ways of committing that the client has."""
         return _COMMITS[self.client]
