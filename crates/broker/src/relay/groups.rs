@@ -3,9 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
-use futures::future::BoxFuture;
 use kafka_protocol::messages::offset_commit_request::{
     OffsetCommitRequestPartition, OffsetCommitRequestTopic,
 };
@@ -13,41 +11,27 @@ use kafka_protocol::messages::offset_fetch_request::{OffsetFetchRequestGroup, Of
 use kafka_protocol::messages::{GroupId as WireGroupId, OffsetCommitRequest, TopicName as WireTopicName};
 use kafka_protocol::protocol::StrBytes;
 use metadata::ClusterImage;
-use protocol::grpc::v1::relay_client::RelayClient;
 use protocol::grpc::v1::{
     CommitRequest, CommitResponse, CommitResult, CommittedOffset, CommittedRequest, CommittedResponse,
-    InternalHello, KafkaError, OffsetToCommit, RelayCommitRequest, RelayCommittedRequest,
+    KafkaError, OffsetToCommit, RelayCommitRequest, RelayCommittedRequest,
 };
-use protocol::{BrokerId, ErrorCode, LeaderEpoch, PartitionIndex, TopicName};
-use tokio::time::{Instant, sleep, timeout_at};
-use tonic::transport::Channel;
+use protocol::{ErrorCode, LeaderEpoch, PartitionIndex, TopicName};
+use tokio::time::Instant;
 use tonic::{Code, ConnectError, Response, Status};
 
 use super::Relay;
+use super::coordinator::{Answering, Coordinator, may_find_it};
 use super::wire::{code_of, kafka_error};
 use crate::context::BrokerContext;
 use crate::coordinator::group::{Caller, GroupReply, GroupRequest};
 use crate::coordinator::group_runtime::placement;
 
-/// Before a coordinator is looked for again.
-const PAUSE: Duration = Duration::from_millis(50);
 /// What Kafka's strings hold at most, in bytes.
 const LONGEST_STRING: usize = i16::MAX as usize;
 /// Offsets of one call at most.
 const MOST_OFFSETS: usize = 10_000;
-/// Brokers to which a call is sent whose connection breaks over it: it may be the call that ends them.
-const MOST_BROKEN: usize = 2;
 /// A group's name is quoted to so many characters, for every offset.
 const QUOTED_CHARS: usize = 100;
-
-/// Where a group is coordinated.
-pub(super) enum Coordinator {
-    Here,
-    There(InternalHello, Box<RelayClient<Channel>>),
-}
-
-/// What a coordinator answers; the status is of a call that did not reach it.
-type Answering<'a, T> = BoxFuture<'a, Result<Result<T, KafkaError>, Status>>;
 
 impl Relay {
     /// Commits at the group's coordinator; the error is of the whole call.
@@ -124,48 +108,6 @@ impl Relay {
         self.at_coordinator(&request.group_id, deadline, ask, asks_again)
             .await
     }
-
-    /// Has `ask` ask the group's coordinator, wherever it is: again and again, until `deadline`, while
-    /// `asks_again` says of the answer that another attempt may find the coordinator.
-    pub(super) async fn at_coordinator<'a, T>(
-        &self,
-        group: &str,
-        deadline: Instant,
-        ask: impl Fn(Coordinator) -> Answering<'a, T>,
-        asks_again: impl Fn(&Result<T, KafkaError>) -> bool,
-    ) -> Result<T, KafkaError> {
-        let mut broken = BTreeSet::new();
-        loop {
-            let answer = match self.coordinator(group).await {
-                Ok((id, coordinator)) => match timeout_at(deadline, ask(coordinator)).await {
-                    Ok(Ok(answer)) => answer,
-                    Ok(Err(status)) if lasts(&status) => return Err(unavailable(&status)),
-                    Ok(Err(status)) => {
-                        broken.insert(id);
-                        Err(unavailable(&status))
-                    }
-                    Err(_) => Err(timed_out()),
-                },
-                Err(error) => Err(error),
-            };
-            if !asks_again(&answer) || broken.len() >= MOST_BROKEN || Instant::now() + PAUSE >= deadline {
-                return answer;
-            }
-            sleep(PAUSE).await;
-        }
-    }
-
-    /// The group's coordinator, by its id and the way to it.
-    async fn coordinator(&self, group: &str) -> Result<(BrokerId, Coordinator), KafkaError> {
-        let located = self.broker.groups.locate(group).await;
-        let id = located.map_err(|(code, why)| kafka_error(code, why))?;
-        if id == self.broker.config.node_id {
-            return Ok((id, Coordinator::Here));
-        }
-        let peers = &self.broker.peers;
-        let peer = peers.client(id).map_err(|status| unavailable(&status))?;
-        Ok((id, Coordinator::There(peers.hello(id), Box::new(peer))))
-    }
 }
 
 /// What another broker replied.
@@ -174,15 +116,6 @@ fn answer_of<T: Default>(error: Option<KafkaError>, response: Option<T>) -> Resu
         Some(error) => Err(error),
         None => Ok(response.unwrap_or_default()),
     }
-}
-
-/// Whether the same call would fail in the same way once more: the other broker does not know it, or the
-/// request or its answer is too large.
-pub(super) fn lasts(status: &Status) -> bool {
-    matches!(
-        status.code(),
-        Code::OutOfRange | Code::ResourceExhausted | Code::Unimplemented | Code::InvalidArgument
-    )
 }
 
 /// Whether the call has reached nobody who would have done anything.
@@ -227,25 +160,6 @@ fn doubted(answer: Result<CommitResponse, KafkaError>) -> Result<CommitResponse,
         result.error = result.error.take().map(told);
     }
     Ok(response)
-}
-
-/// Whether another attempt may find the coordinator. No call of these does harm when it is made twice.
-pub(super) fn may_find_it(error: &KafkaError) -> bool {
-    matches!(
-        code_of(error),
-        ErrorCode::CoordinatorLoadInProgress | ErrorCode::CoordinatorNotAvailable | ErrorCode::NotCoordinator
-    )
-}
-
-fn unavailable(status: &Status) -> KafkaError {
-    kafka_error(ErrorCode::CoordinatorNotAvailable, status.message())
-}
-
-fn timed_out() -> KafkaError {
-    kafka_error(
-        ErrorCode::RequestTimedOut,
-        "the coordinator did not answer in time",
-    )
 }
 
 /// Commits as the coordinator.
@@ -503,7 +417,11 @@ pub(super) fn error_of(code: i16, group: &str) -> Option<KafkaError> {
 mod tests {
     use protocol::grpc::v1::AssignedTopic;
 
+    use protocol::grpc::v1::relay_client::RelayClient;
+    use tonic::transport::Channel;
+
     use super::*;
+    use crate::relay::coordinator::lasts;
 
     fn code<T>(outcome: Result<T, KafkaError>) -> ErrorCode {
         outcome.map_or_else(|error| code_of(&error), |_| ErrorCode::None)
@@ -599,26 +517,6 @@ mod tests {
         assert!(!leaves_doubt(&Err(Status::unimplemented("an older broker"))));
         // What was too large may have been the answer.
         assert!(leaves_doubt(&Err(Status::out_of_range("too large"))));
-    }
-
-    #[test]
-    fn calls_that_would_fail_again_are_not_repeated() {
-        for code in [
-            Code::OutOfRange,
-            Code::ResourceExhausted,
-            Code::Unimplemented,
-            Code::InvalidArgument,
-        ] {
-            assert!(lasts(&Status::new(code, "")), "{code}");
-        }
-        for code in [
-            Code::Unavailable,
-            Code::Cancelled,
-            Code::Unknown,
-            Code::DeadlineExceeded,
-        ] {
-            assert!(!lasts(&Status::new(code, "")), "{code}");
-        }
     }
 
     #[test]

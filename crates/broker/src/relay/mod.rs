@@ -1,9 +1,11 @@
 //! Does what a client asked this broker for where it can be done: at a partition's leader, at a group's
-//! coordinator. Of Kafka's requests that is OffsetFetch alone; for gRPC, whatever programs write, read and commit. That is this broker itself, or another one, asked over its internal port
-//! (`proto/ottla/v1/relay.proto`). The one that is asked answers by itself or refuses: calls cannot go round.
+//! coordinator. Of Kafka's requests that is OffsetFetch alone; for gRPC, whatever programs write, read and
+//! commit. It is done by this broker itself, or by another one, asked over its internal port
+//! (`proto/ottla/v1/relay.proto`), which answers by itself or refuses: calls cannot go round.
 //!
 //! One attempt each, but for groups: whoever appends or reads knows what a second attempt may do.
 
+mod coordinator;
 mod groups;
 mod here;
 mod offsets;

@@ -1,7 +1,7 @@
 //! What groups have committed, for Kafka clients that ask a broker which does not coordinate the group, or
 //! not yet.
 //!
-//! Kafka's brokers answer NOT_COORDINATOR, and clients look for the coordinator again. But librdkafka (2.15
+//! Kafka's brokers answer NOT_COORDINATOR, and clients look for the coordinator again. But librdkafka (2.16
 //! and before, its issue 5586) never asks a second time for a partition that it has just been assigned, and
 //! never reads it; aiokafka 0.14 takes the answer for "nothing is committed". So the coordinator is asked
 //! here: the client that lost it finds it with its next heartbeat or commit.
@@ -24,7 +24,8 @@ use tokio::time::Instant;
 use tonic::Status;
 
 use super::Relay;
-use super::groups::{Coordinator, ask, error_of, lasts, may_find_it, wire_group};
+use super::coordinator::{Coordinator, lasts, may_find_it};
+use super::groups::{ask, error_of, wire_group};
 use super::wire::{code_of, kafka_error};
 use crate::context::BrokerContext;
 use crate::coordinator::group::{GroupReply, GroupRequest};
