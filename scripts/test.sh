@@ -3,10 +3,16 @@
 # tests, and the real clients and faults against real processes.
 #
 #   scripts/test.sh
+#
+# The property tests try the same histories each time, so that what passes here passes elsewhere. For others:
+#
+#   PROPTEST_RNG_SEED=$RANDOM PROPTEST_CASES=2000 cargo test -p storage
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . scripts/requirements.sh
 require cargo cc make kcat
+
+export PROPTEST_RNG_SEED="${PROPTEST_RNG_SEED:-1}"
 
 step() {
   echo

@@ -5,7 +5,7 @@
 pub(crate) mod power_loss;
 
 use std::{
-    fs::{File, OpenOptions},
+    fs::{DirEntry, File, OpenOptions},
     io::{self, IoSlice, Write},
     path::{Path, PathBuf},
 };
@@ -14,6 +14,15 @@ use crate::{durable_file, error::StorageError, format::TEMP_SUFFIX};
 
 /// Slices that one `pwritev` takes (Linux' IOV_MAX).
 const SLICES_MAX: usize = 1024;
+
+/// What is in a directory, ordered by name: whoever acts on it does so in the same order on every file system,
+/// and what a crash in between leaves can be had again.
+pub(crate) fn list(dir: &Path) -> Result<Vec<DirEntry>, StorageError> {
+    let listed = std::fs::read_dir(dir).and_then(Iterator::collect);
+    let mut entries: Vec<DirEntry> = listed.map_err(StorageError::io("list", dir))?;
+    entries.sort_unstable_by_key(DirEntry::file_name);
+    Ok(entries)
+}
 
 /// Creates an empty file for reading and writing; a leftover of the same name is replaced.
 pub(crate) fn create(path: &Path) -> Result<File, StorageError> {

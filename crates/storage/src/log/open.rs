@@ -233,8 +233,7 @@ impl Opened {
 fn look(dir: &Path, files: &Arc<LogFiles>) -> Result<Found, StorageError> {
     let mut logs = Vec::new();
     let mut others = Vec::new();
-    for entry in std::fs::read_dir(dir).map_err(StorageError::io("list", dir))? {
-        let entry = entry.map_err(StorageError::io("list", dir))?;
+    for entry in disk::list(dir)? {
         let name = entry.file_name();
         let Some(name) = name.to_str() else { continue };
         if name.ends_with(DELETED_SUFFIX) || name.ends_with(TEMP_SUFFIX) {

@@ -190,15 +190,16 @@ fn find_cut(segment: &Segment, offset: Offset, interval: u32) -> Result<Cut, Sto
     Ok(cut)
 }
 
-/// Removes the files of segments; the `.log` goes last, so that no other kind is left without it.
+/// Removes the files of segments. The `.log` goes first: what is left without one goes when the log is opened, but a
+/// segment that had lost its transaction index would show records of aborted transactions as if they counted.
 fn remove_segments<'a>(segments: impl Iterator<Item = &'a Arc<Segment>>) -> Result<(), StorageError> {
     for segment in segments {
         segment.close();
         for kind in [
+            FileKind::Log,
             FileKind::OffsetIndex,
             FileKind::TimeIndex,
             FileKind::TransactionIndex,
-            FileKind::Log,
         ] {
             let path = segment.path(kind);
             disk::remove(&path)?;

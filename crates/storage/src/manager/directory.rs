@@ -299,8 +299,7 @@ impl DataDirectory {
     pub(super) fn list(&self) -> Result<Listing, StorageError> {
         let io = |source| StorageError::io("list", &self.path)(source);
         let mut listing = Listing::default();
-        for entry in fs::read_dir(&self.path).map_err(io)? {
-            let entry = entry.map_err(io)?;
+        for entry in disk::list(&self.path)? {
             if !entry.file_type().map_err(io)?.is_dir() {
                 continue;
             }
@@ -472,8 +471,8 @@ fn acquire_lock(dir: &Path) -> Result<File, OpenError> {
 }
 
 fn refuse_unless_empty(dir: &Path) -> Result<(), OpenError> {
-    for entry in fs::read_dir(dir).map_err(StorageError::io("list", dir))? {
-        let name = entry.map_err(StorageError::io("list", dir))?.file_name();
+    for entry in disk::list(dir)? {
+        let name = entry.file_name();
         if !NOT_COUNTED.iter().any(|&known| name == *known) {
             return Err(OpenError::NotEmpty {
                 dir: dir.to_owned(),

@@ -16,6 +16,7 @@
 use std::{
     collections::BTreeMap,
     ffi::OsString,
+    fs::DirEntry,
     io,
     path::{Path, PathBuf},
     sync::Arc,
@@ -139,10 +140,10 @@ impl Log {
     /// called while nobody cleans the log. A swap that was begun is left to the next start.
     pub(crate) fn remove_unfinished(&self) {
         let dir = self.files.dir();
-        let Ok(entries) = std::fs::read_dir(&*dir) else {
+        let Ok(entries) = disk::list(&dir) else {
             return;
         };
-        for name in entries.flatten().map(|entry| entry.file_name()) {
+        for name in entries.iter().map(DirEntry::file_name) {
             let kind = name.to_str().and_then(|name| name.strip_suffix(CLEANED_SUFFIX));
             if kind.is_some_and(|name| FileKind::parse(name).is_some()) {
                 // Whatever stays behind is removed at the next start.
@@ -166,14 +167,7 @@ fn remove(dir: &Path, base: Offset) -> Result<(), StorageError> {
 /// Finishes the swaps that a crash has interrupted, and removes what had not come to count. Called
 /// before anything else looks at the directory; a crash in here is finished by the next call.
 pub(in crate::log) fn complete(dir: &Path) -> Result<(), StorageError> {
-    let list = StorageError::io("list", dir);
-    let names: Vec<OsString> = std::fs::read_dir(dir)
-        .and_then(|entries| {
-            entries
-                .map(|entry| entry.map(|entry| entry.file_name()))
-                .collect()
-        })
-        .map_err(list)?;
+    let names: Vec<OsString> = disk::list(dir)?.iter().map(DirEntry::file_name).collect();
     let mut swaps: BTreeMap<Offset, Vec<FileKind>> = BTreeMap::new();
     let mut logs = Vec::new();
     for name in names.iter().filter_map(|name| name.to_str()) {

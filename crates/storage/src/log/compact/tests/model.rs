@@ -1,8 +1,9 @@
 //! Compaction against a model: what each key says last, whatever else happens to the log, and wherever it
 //! crashes or loses its power.
 //!
-//! The histories are the same each time; `PROPTEST_CASES` asks for so many others. `OTTLA_CLEANED_SEGMENTS` names a folder that the cleaned logs of
-//! the first few are copied to, for Kafka's own tools to read.
+//! The histories are the same each time; `PROPTEST_CASES` asks for so many others, and `PROPTEST_RNG_SEED` for the ones of
+//! that seed. `OTTLA_CLEANED_SEGMENTS` names a folder that the cleaned logs of the first few are copied to, for Kafka's own
+//! tools to read.
 
 mod checks;
 mod world;
@@ -17,15 +18,14 @@ use world::{Crash, World};
 const CASES: u32 = 40;
 
 fn histories() -> ProptestConfig {
-    let asked = std::env::var("PROPTEST_CASES").ok();
+    let number = |name| -> Option<u64> { Some(std::env::var(name).ok()?.parse().expect("a number")) };
+    let (cases, seed) = (number("PROPTEST_CASES"), number("PROPTEST_RNG_SEED"));
     ProptestConfig {
-        cases: asked
-            .as_ref()
-            .map_or(CASES, |cases| cases.parse().expect("a number")),
-        rng_seed: if asked.is_some() {
-            RngSeed::Random
-        } else {
-            RngSeed::Fixed(3)
+        cases: cases.map_or(CASES, |cases| cases as u32),
+        rng_seed: match (seed, cases) {
+            (Some(seed), _) => RngSeed::Fixed(seed),
+            (None, Some(_)) => RngSeed::Random,
+            (None, None) => RngSeed::Fixed(3),
         },
         failure_persistence: None,
         ..ProptestConfig::default()
