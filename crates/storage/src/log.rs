@@ -15,6 +15,8 @@ mod compact;
 mod crash_tests;
 mod damage;
 mod open;
+#[cfg(test)]
+mod power_loss_tests;
 mod read;
 mod retention;
 mod roll;

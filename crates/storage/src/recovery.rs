@@ -45,6 +45,9 @@ pub(crate) struct Recovery {
     pub(crate) epochs: EpochCache,
     /// Where snapshots of them were written; not synced.
     pub(crate) snapshots: Vec<Offset>,
+    /// Whether segments were removed. Their names may come back until the directory is synced, even of segments that were
+    /// empty: nothing must be appended before, or they would begin in the middle of it.
+    pub(crate) removed: bool,
     pub(crate) index_interval: u32,
     pub(crate) report: RecoveryReport,
 }
@@ -94,16 +97,12 @@ impl Recovery {
             if at > begin && segment.base() > self.replay_from {
                 self.write_snapshot(&segment)?;
             }
-            let lowest = if at == begin { segment.base() } else { tail.end };
-            let mut walk = self.walk(&segment, lowest, &mut latest)?;
+            let mut walk = self.walk(&segment, &mut latest)?;
             if let Some(next) = segments.get(at + 1)
                 && matches!(walk.end, SegmentEnd::Whole)
-                && self.lacks_end(&walk, next)
+                && let Some(damage) = self.misfit(&walk, next)
             {
-                walk.end = SegmentEnd::Damaged(Damage::Missing {
-                    end: walk.next,
-                    next: next.base(),
-                });
+                walk.end = SegmentEnd::Damaged(damage);
             }
             tail = Tail {
                 end: walk.next,
@@ -135,36 +134,36 @@ impl Recovery {
         Ok(())
     }
 
-    /// Whether batches between this segment's end and the next one's beginning may have been written, and not
-    /// synced. A segment begins where the log ended when it was rolled, and a compacted one ends where those
-    /// did that it was made from: there is no gap but where something is missing. Below the recovery point that
-    /// is what a crash left of a retention, and nobody's loss.
-    fn lacks_end(&self, walk: &Walk, next: &Segment) -> bool {
-        next.base() > walk.next && self.synced_below.is_some_and(|synced| walk.next >= synced)
+    /// Why the next segment cannot follow this one, if so. A segment begins where the log ended when it was
+    /// rolled, and a compacted one ends where those did that it was made from.
+    ///
+    /// One that begins earlier was cut off once, and its removal was lost. Where one begins later, batches in
+    /// between may have been written and not synced; below the recovery point that is what a crash left of a
+    /// retention, and nobody's loss.
+    fn misfit(&self, walk: &Walk, next: &Segment) -> Option<Damage> {
+        if next.base() < walk.next {
+            return Some(Damage::OffsetWentBack {
+                expected: walk.next,
+                found: next.base(),
+            });
+        }
+        let unsynced = self.synced_below.is_some_and(|synced| walk.next >= synced);
+        (next.base() > walk.next && unsynced).then_some(Damage::Missing {
+            end: walk.next,
+            next: next.base(),
+        })
     }
 
-    fn walk(
-        &mut self,
-        segment: &Segment,
-        lowest: Offset,
-        latest: &mut Option<LeaderEpoch>,
-    ) -> Result<Walk, StorageError> {
+    fn walk(&mut self, segment: &Segment, latest: &mut Option<LeaderEpoch>) -> Result<Walk, StorageError> {
         let file = segment.file()?;
         let mut scanner = Scanner::new(&file, 0, segment.size());
         let mut walk = Walk {
             end: SegmentEnd::Whole,
             valid: 0,
-            next: lowest.max(segment.base()),
+            next: segment.base(),
             indexes: SegmentIndexes::new(segment.base(), self.index_interval),
             first_timestamp: None,
         };
-        if lowest > segment.base() {
-            walk.end = SegmentEnd::Damaged(Damage::OffsetWentBack {
-                expected: lowest,
-                found: segment.base(),
-            });
-            return Ok(walk);
-        }
         loop {
             let synced = self.synced_below.is_some_and(|synced| walk.next < synced);
             let step = if synced {
@@ -214,9 +213,10 @@ impl Recovery {
         damage: Damage,
     ) -> Result<(), StorageError> {
         let segment = Arc::clone(&segments[at]);
+        let first_cut = at + usize::from(valid == segment.size());
         let allowed = match self.synced_below {
             Some(synced) => next >= synced,
-            None => at + 1 == segments.len(),
+            None => first_cut + 1 >= segments.len(),
         };
         if !allowed {
             return Err(segment.corrupt(valid, damage));
@@ -227,6 +227,7 @@ impl Recovery {
         let cut = segment.size() - valid + later.iter().map(|segment| segment.size()).sum::<u64>();
         tracing::warn!(segment = %segment.path(FileKind::Log).display(), position = valid, bytes = cut, torn, %damage,
             "the end of the log is not valid and is cut");
+        self.removed |= !later.is_empty();
         for segment in later.iter().rev() {
             segment.close();
             for kind in FileKind::ALL {

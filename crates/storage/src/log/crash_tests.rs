@@ -21,7 +21,7 @@ use crate::{
     AppendError, LogConfig, StorageError,
     disk::faults,
     format::FileKind,
-    test_support::{TestLog, batch, lead, read_all, sequenced, small, synced_below, try_lead, try_read},
+    test_support::{TestLog, batch, lead, read_all, sequenced, small, synced_below, try_lead},
 };
 
 /// The directory of a log as a crash would leave it, and where that happened.
@@ -249,40 +249,6 @@ fn a_crash_in_a_truncation_leaves_no_segment_without_its_transaction_index() {
         left.push(with_log.len());
     }
     assert!(left.contains(&2) && left.contains(&(bases.len() - 1)), "{left:?}");
-}
-
-/// Of the segments that retention deletes a power loss may bring back an old one, and none up to the log's end:
-/// there is nothing to read, as at the end, until something is appended.
-#[test]
-fn a_hole_up_to_the_end_is_read_over_once_there_is_something_behind_it() {
-    let log = TestLog::new(small());
-    for sequence in 0..40 {
-        lead(&log, sequenced(1, 0, sequence), 0);
-    }
-    log.roll(0).expect("roll");
-    log.flush().expect("flush");
-    let bases: Vec<_> = log.segments.load().iter().map(|segment| segment.base()).collect();
-    let dir = log.dir();
-    let [oldest, deleted @ .., active] = &bases[..] else {
-        panic!("{bases:?}");
-    };
-    assert!(
-        deleted.len() > 1 && *active == Offset(40),
-        "{oldest} {deleted:?} {active}"
-    );
-    for base in deleted {
-        fs::remove_file(FileKind::Log.path(&dir, *base)).expect("remove");
-    }
-    drop(log.log);
-    let (log, report) = Log::open(&dir, small(), synced_below(40)).expect("opens");
-    assert!(!report.lost);
-    assert_eq!(log.log_end_offset(), Offset(40));
-    let within = deleted[1].0;
-    let read = try_read(&log, within, i64::MAX, 1 << 20).expect("read");
-    assert_eq!((read.first, read.next_offset.0), (None, within));
-    lead(&log, sequenced(1, 0, 40), 0);
-    let read = try_read(&log, within, i64::MAX, 1 << 20).expect("read");
-    assert_eq!((read.first, read.next_offset.0), (Some(Offset(40)), 41));
 }
 
 /// Retention may have hundreds of files to rename and to unlink: whoever appends must not wait for one of

@@ -323,6 +323,7 @@ fn open_segments(
         replay_from,
         producers,
         snapshots: Vec::new(),
+        removed: false,
         epochs: epochs.clone().unwrap_or_default(),
         index_interval: config.index_interval_bytes,
         report: RecoveryReport::default(),
@@ -339,7 +340,8 @@ fn open_segments(
     let mut unsynced_snapshots =
         producer_snapshot::list_snapshots(dir).map_err(StorageError::io("list", dir))?;
     unsynced_snapshots.retain(|snapshot| *snapshot >= synced || recovery.snapshots.contains(snapshot));
-    let clean = recovery.report.bytes_cut == 0 && options.recovery_point == Some(tail.end);
+    let clean =
+        recovery.report.bytes_cut == 0 && !recovery.removed && options.recovery_point == Some(tail.end);
     Ok(Opened {
         segments,
         tail,

@@ -1,0 +1,113 @@
+//! What a power loss leaves of the names in a log's directory: one may be back that was removed, and another gone.
+
+use std::{cell::RefCell, fs, rc::Rc};
+
+use protocol::{Offset, ProducerId};
+
+use super::Log;
+use crate::{
+    disk::faults,
+    format::FileKind,
+    test_support::{TestLog, batch, lead, read_all, sequenced, small, synced_below, try_read},
+};
+
+/// Of the segments that retention deletes a power loss may bring back an old one, and none up to the log's end:
+/// there is nothing to read, as at the end, until something is appended.
+#[test]
+fn a_hole_up_to_the_end_is_read_over_once_there_is_something_behind_it() {
+    let log = TestLog::new(small());
+    for sequence in 0..40 {
+        lead(&log, sequenced(1, 0, sequence), 0);
+    }
+    log.roll(0).expect("roll");
+    log.flush().expect("flush");
+    let bases: Vec<_> = log.segments.load().iter().map(|segment| segment.base()).collect();
+    let dir = log.dir();
+    let [oldest, deleted @ .., active] = &bases[..] else {
+        panic!("{bases:?}");
+    };
+    assert!(
+        deleted.len() > 1 && *active == Offset(40),
+        "{oldest} {deleted:?} {active}"
+    );
+    for base in deleted {
+        fs::remove_file(FileKind::Log.path(&dir, *base)).expect("remove");
+    }
+    drop(log.log);
+    let (log, report) = Log::open(&dir, small(), synced_below(40)).expect("opens");
+    assert!(!report.lost);
+    assert_eq!(log.log_end_offset(), Offset(40));
+    let within = deleted[1].0;
+    let read = try_read(&log, within, i64::MAX, 1 << 20).expect("read");
+    assert_eq!((read.first, read.next_offset.0), (None, within));
+    lead(&log, sequenced(1, 0, 40), 0);
+    let read = try_read(&log, within, i64::MAX, 1 << 20).expect("read");
+    assert_eq!((read.first, read.next_offset.0), (Some(Offset(40)), 41));
+}
+
+/// A log of four batches that are synced; the fifth is lost, and the segment that began behind it is there.
+fn with_a_segment_behind_a_gap() -> TestLog {
+    let log = TestLog::new(small());
+    for sequence in 0..4 {
+        lead(&log, sequenced(1, 0, sequence), 0);
+    }
+    log.flush().expect("flush");
+    let synced = log.active().size();
+    lead(&log, sequenced(1, 0, 4), 0);
+    log.roll(0).expect("roll");
+    let first = FileKind::Log.path(&log.dir(), Offset(0));
+    let file = fs::OpenOptions::new().write(true).open(first).expect("open");
+    file.set_len(synced).expect("cut");
+    log
+}
+
+/// An empty segment is removed without a byte being cut: that it is gone must be durable before batches are
+/// appended across the offset where it began.
+#[test]
+fn a_segment_that_recovery_removes_is_gone_for_good_before_anything_is_appended() {
+    let TestLog { dir: _dir, log } = with_a_segment_behind_a_gap();
+    let dir = log.dir();
+    drop(log);
+    let operations = Rc::new(RefCell::new(Vec::new()));
+    let seen = Rc::clone(&operations);
+    let note = move |operation: &'static str, path: &std::path::Path| {
+        let name = path.file_name().unwrap_or_default().display();
+        seen.borrow_mut().push(format!("{operation} {name}"));
+        Ok(())
+    };
+    let (log, report) = faults::with(note, || Log::open(&dir, small(), synced_below(4))).expect("opens");
+    assert_eq!((log.log_end_offset(), report.lost), (Offset(4), false));
+    let operations = operations.take();
+    let at = |wanted: &str| operations.iter().rposition(|operation| operation == wanted);
+    let removed = at("remove 00000000000000000005.log").expect("removed");
+    let synced = at("sync t-0").expect("synced");
+    assert!(removed < synced, "{operations:?}");
+}
+
+/// Where it came back nevertheless, it is removed once more: kept, it would begin within a batch.
+#[test]
+fn a_segment_that_begins_within_the_one_before_is_removed() {
+    let TestLog { dir: _dir, log } = with_a_segment_behind_a_gap();
+    let dir = log.dir();
+    drop(log);
+    let (log, _) = Log::open(&dir, small(), synced_below(4)).expect("opens");
+    let appended = lead(&log, batch(2, 1), 0);
+    assert_eq!(
+        (appended.first_offset, log.log_end_offset()),
+        (Offset(4), Offset(6))
+    );
+    log.flush().expect("flush");
+    drop(log);
+    fs::write(FileKind::Log.path(&dir, Offset(5)), b"").expect("write");
+    for recovery_point in [4, 6] {
+        let (log, report) = Log::open(&dir, small(), synced_below(recovery_point)).expect("opens");
+        assert!(!report.lost);
+        assert_eq!((log.segment_count(), log.log_end_offset()), (1, Offset(6)));
+        assert_eq!(read_all(&log, 0, 1 << 20).len(), 5, "batches");
+        let last = log
+            .producer(ProducerId(1))
+            .and_then(|entry| entry.last_sequence());
+        assert_eq!(last, Some(3));
+        fs::write(FileKind::Log.path(&dir, Offset(5)), b"").expect("write");
+    }
+}
