@@ -330,9 +330,9 @@ fn open_segments(
     };
     // The batches that are walked tell their epochs better than a file written at another time.
     recovery.epochs.truncate_from_end(segments[begin].base());
-    let forgotten = forget_unsynced_indexes(&segments[..begin], segments[begin].base(), synced)?;
+    forget_unsynced_indexes(&segments[..begin], segments[begin].base(), synced)?;
     let tail = recovery.run(&mut segments, begin)?;
-    let forgot_snapshots = forget_unsynced_snapshots(dir, synced, &recovery.snapshots)?;
+    forget_unsynced_snapshots(dir, synced, &recovery.snapshots)?;
     // The indexes of all that was walked are written anew, and synced with the first flush.
     for segment in &segments[begin.min(segments.len() - 1)..] {
         segment.hold_for_write()?;
@@ -350,38 +350,33 @@ fn open_segments(
         epochs: recovery.epochs,
         report: recovery.report,
         unsynced: !clean,
-        directory_unsynced: forgotten || forgot_snapshots || !unsynced_snapshots.is_empty(),
+        // What was removed now, or at an earlier start that did not come to a flush, must not come back.
+        directory_unsynced: true,
         unsynced_snapshots,
     })
 }
 
 /// Removes the producer snapshots above the recovery point, but for those that were just written: they may be
-/// of batches that were lost, and other batches have their offsets now. Returns whether there were any; the
-/// flush that makes their offsets durable syncs that they are gone, or they would come back as good ones.
-fn forget_unsynced_snapshots(dir: &Path, synced: Offset, written: &[Offset]) -> Result<bool, StorageError> {
-    let mut above = producer_snapshot::list_snapshots(dir).map_err(StorageError::io("list", dir))?;
-    above.retain(|snapshot| *snapshot > synced && !written.contains(snapshot));
-    for &snapshot in &above {
-        disk::remove(&producer_snapshot::snapshot_path(dir, snapshot))?;
-    }
-    Ok(!above.is_empty())
+/// of batches that were lost, and other batches have their offsets now. The flush that makes their offsets durable syncs
+/// that they are gone, or they would come back as good ones.
+fn forget_unsynced_snapshots(dir: &Path, synced: Offset, written: &[Offset]) -> Result<(), StorageError> {
+    let above = producer_snapshot::list_snapshots(dir).map_err(StorageError::io("list", dir))?;
+    above
+        .iter()
+        .filter(|&snapshot| *snapshot > synced && !written.contains(snapshot))
+        .try_for_each(|&snapshot| disk::remove(&producer_snapshot::snapshot_path(dir, snapshot)))
 }
 
 /// Removes the index files of the segment that ends where the synced part does, unless it is walked: it may
 /// have been sealed since, and what was written then is synced by the next flush only. A power loss may have
-/// left anything of them; whoever needs them makes them anew. Returns whether there were any.
-fn forget_unsynced_indexes(
-    below: &[Arc<Segment>],
-    end: Offset,
-    synced: Offset,
-) -> Result<bool, StorageError> {
+/// left anything of them; whoever needs them makes them anew.
+fn forget_unsynced_indexes(below: &[Arc<Segment>], end: Offset, synced: Offset) -> Result<(), StorageError> {
     let Some(last) = below.last().filter(|_| end == synced) else {
-        return Ok(false);
+        return Ok(());
     };
-    for kind in [FileKind::OffsetIndex, FileKind::TimeIndex] {
-        disk::remove(&last.path(kind))?;
-    }
-    Ok(true)
+    [FileKind::OffsetIndex, FileKind::TimeIndex]
+        .into_iter()
+        .try_for_each(|kind| disk::remove(&last.path(kind)))
 }
 
 /// The end of a log that was closed properly, from its last segment's indexes and the few batches

@@ -1,12 +1,15 @@
 //! What a power loss leaves of the names in a log's directory: one may be back that was removed, and another gone.
 
-use std::{cell::RefCell, fs, rc::Rc};
+use std::{cell::RefCell, fs, path::Path, rc::Rc};
 
 use protocol::{Offset, ProducerId};
 
-use super::Log;
+use super::{Log, OpenOptions};
 use crate::{
-    disk::faults,
+    disk::{
+        faults,
+        power_loss::{Journal, Order},
+    },
     format::FileKind,
     test_support::{TestLog, batch, lead, read_all, sequenced, small, synced_below, try_read},
 };
@@ -45,6 +48,19 @@ fn a_hole_up_to_the_end_is_read_over_once_there_is_something_behind_it() {
     assert_eq!((read.first, read.next_offset.0), (Some(Offset(40)), 41));
 }
 
+/// The file operations of `body`, each with the name that it is about.
+fn operations_of(body: impl FnOnce()) -> Vec<String> {
+    let operations = Rc::new(RefCell::new(Vec::new()));
+    let seen = Rc::clone(&operations);
+    let note = move |operation: &'static str, path: &Path| {
+        let name = path.file_name().unwrap_or_default().display();
+        seen.borrow_mut().push(format!("{operation} {name}"));
+        Ok(())
+    };
+    faults::with(note, body);
+    operations.take()
+}
+
 /// A log of four batches that are synced; the fifth is lost, and the segment that began behind it is there.
 fn with_a_segment_behind_a_gap() -> TestLog {
     let log = TestLog::new(small());
@@ -55,10 +71,13 @@ fn with_a_segment_behind_a_gap() -> TestLog {
     let synced = log.active().size();
     lead(&log, sequenced(1, 0, 4), 0);
     log.roll(0).expect("roll");
-    let first = FileKind::Log.path(&log.dir(), Offset(0));
-    let file = fs::OpenOptions::new().write(true).open(first).expect("open");
-    file.set_len(synced).expect("cut");
+    cut(&FileKind::Log.path(&log.dir(), Offset(0)), synced);
     log
+}
+
+fn cut(path: &Path, len: u64) {
+    let file = fs::OpenOptions::new().write(true).open(path).expect("open");
+    file.set_len(len).expect("cut");
 }
 
 /// An empty segment is removed without a byte being cut: that it is gone must be durable before batches are
@@ -68,16 +87,10 @@ fn a_segment_that_recovery_removes_is_gone_for_good_before_anything_is_appended(
     let TestLog { dir: _dir, log } = with_a_segment_behind_a_gap();
     let dir = log.dir();
     drop(log);
-    let operations = Rc::new(RefCell::new(Vec::new()));
-    let seen = Rc::clone(&operations);
-    let note = move |operation: &'static str, path: &std::path::Path| {
-        let name = path.file_name().unwrap_or_default().display();
-        seen.borrow_mut().push(format!("{operation} {name}"));
-        Ok(())
-    };
-    let (log, report) = faults::with(note, || Log::open(&dir, small(), synced_below(4))).expect("opens");
+    let mut opened = None;
+    let operations = operations_of(|| opened = Some(Log::open(&dir, small(), synced_below(4))));
+    let (log, report) = opened.expect("opened").expect("opens");
     assert_eq!((log.log_end_offset(), report.lost), (Offset(4), false));
-    let operations = operations.take();
     let at = |wanted: &str| operations.iter().rposition(|operation| operation == wanted);
     let removed = at("remove 00000000000000000005.log").expect("removed");
     let synced = at("sync t-0").expect("synced");
@@ -110,4 +123,59 @@ fn a_segment_that_begins_within_the_one_before_is_removed() {
         assert_eq!(last, Some(3));
         fs::write(FileKind::Log.path(&dir, Offset(5)), b"").expect("write");
     }
+}
+
+/// The producer snapshot where a log begins tells of batches that are deleted. A clean close writes it again.
+#[test]
+fn a_producer_snapshot_is_not_lost_while_it_is_written_again() {
+    let log = TestLog::new(small());
+    lead(&log, sequenced(1, 0, 0), 0);
+    log.roll(0).expect("roll");
+    log.flush().expect("flush");
+    log.advance_log_start(Offset(1)).expect("advance");
+    let journal = Journal::of(&log.dir());
+    let moments = journal.moments(|| faults::with(journal.hook(), || log.close(true).expect("close")));
+    assert!(moments.len() > 3, "{moments:?}");
+    for moment in &moments {
+        for seed in 0..20 {
+            let dir = tempfile::tempdir().expect("temp dir");
+            let path = dir.path().join("t-0");
+            moment.leave(Order::Files, seed, &path);
+            let options = OpenOptions {
+                log_start_offset: Offset(1),
+                ..synced_below(1)
+            };
+            let (log, _) = Log::open(&path, small(), options).expect("opens");
+            let last = log
+                .producer(ProducerId(1))
+                .and_then(|entry| entry.last_sequence());
+            assert_eq!(last, Some(0), "before {}, seed {seed}", moment.before);
+        }
+    }
+}
+
+/// A start removes the producer snapshot of an end that was lost. Whoever starts after it finds nothing to remove,
+/// and must sync all the same what it was left.
+#[test]
+fn what_a_start_has_removed_is_gone_for_good_with_the_flush_of_a_later_one() {
+    let TestLog { dir: _dir, log } = TestLog::new(small());
+    lead(&log, batch(1, 1), 0);
+    log.flush().expect("flush");
+    let synced = log.active().size();
+    lead(&log, batch(1, 1), 0);
+    log.close(true).expect("close");
+    let dir = log.dir();
+    drop(log);
+    cut(&FileKind::Log.path(&dir, Offset(0)), synced);
+    let snapshot = FileKind::ProducerSnapshot.path(&dir, Offset(2));
+    assert!(snapshot.exists());
+    drop(Log::open(&dir, small(), synced_below(1)).expect("opens"));
+    assert!(!snapshot.exists());
+    let (log, _) = Log::open(&dir, small(), synced_below(1)).expect("opens");
+    lead(&log, sequenced(1, 0, 0), 0);
+    let operations = operations_of(|| assert_eq!(log.flush().expect("flush"), Offset(2)));
+    assert!(
+        operations.iter().any(|operation| operation == "sync t-0"),
+        "{operations:?}"
+    );
 }

@@ -131,10 +131,15 @@ impl Log {
     }
 
     /// Writes the producers' state as of `offset`; durable with the next flush. A snapshot that is
-    /// torn by a power loss is known by its checksum, and the one before it is used.
+    /// torn by a power loss is known by its checksum, and the one before it is used. One that takes another's
+    /// place is durable at once: that may be all that tells of batches that are deleted.
     pub(super) fn write_snapshot(&self, writer: &mut Writer, offset: Offset) -> Result<(), StorageError> {
         let path = self.files.path(FileKind::ProducerSnapshot, offset);
-        disk::replace(&path, &writer.producers.snapshot_bytes())?;
+        let bytes = writer.producers.snapshot_bytes();
+        if path.exists() {
+            return disk::replace_durably(&path, &bytes);
+        }
+        disk::replace(&path, &bytes)?;
         writer.unsynced_snapshots.push(offset);
         Ok(())
     }
