@@ -17,7 +17,7 @@ use crate::{
 /// More than the leader can have sent into the followers' windows and sockets while they stand still.
 const RECORDS: u32 = 100;
 const RECORD_BYTES: usize = 900_000;
-const HEALED: Duration = Duration::from_secs(60);
+const HEALED: Duration = Duration::from_secs(180);
 
 /// Makes the history.
 pub(crate) fn run(binary: &Path, dir: &Path, acks: &str, recorder: &Arc<Recorder>) -> anyhow::Result<()> {

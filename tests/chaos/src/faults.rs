@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// A wiped disk takes one of the copies for good: the others must be whole before.
-const WHOLE: Duration = Duration::from_secs(60);
+const WHOLE: Duration = Duration::from_secs(180);
 
 /// Strikes, and undoes what is to be undone. An error is the cluster's misbehaviour, told as it is.
 pub(crate) fn inject(

@@ -23,12 +23,12 @@ use crate::{
     topic::TopicView,
 };
 
-/// After healing, each partition acknowledges again within this.
-const WRITES_RESUME: Duration = Duration::from_secs(30);
+/// After healing, when every node is ready, each partition acknowledges again within this.
+const WRITES_RESUME: Duration = Duration::from_secs(120);
 /// After healing, each replica is in sync again within this.
 const IN_SYNC_AGAIN: Duration = Duration::from_secs(120);
 /// How long the last reader waits for the next record.
-const READ: Duration = Duration::from_secs(30);
+const READ: Duration = Duration::from_secs(180);
 
 /// What happened, apart from the history.
 #[derive(Debug, Default)]
@@ -167,8 +167,9 @@ fn play(
     if let Err(error) = cluster.wait_ready() {
         happened.failures.push(format!("after healing: {error:#}"));
     }
+    let ready = Instant::now();
     while !recorder.all_acknowledged_since(shape.partitions, healed) {
-        if healed.elapsed() > WRITES_RESUME {
+        if ready.elapsed() > WRITES_RESUME {
             happened.failures.push(format!(
                 "{} s after healing not every partition acknowledges: {:?}",
                 WRITES_RESUME.as_secs(),

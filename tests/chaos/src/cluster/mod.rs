@@ -15,7 +15,7 @@ use uuid::Uuid;
 pub(crate) use node::Node;
 
 /// How long nodes may take to become ready, all of them, whatever was done to them before.
-const READY: Duration = Duration::from_secs(60);
+const READY: Duration = Duration::from_secs(180);
 const LOOK: Duration = Duration::from_millis(100);
 
 /// Three kinds of numbers that fix a cluster.
@@ -123,11 +123,27 @@ impl Cluster {
         String::from_utf8(output.stdout).context("ottla printed something that is no text")
     }
 
+    /// The same for a command that creates something, again until it succeeds: a broker that the machine gave no
+    /// time for a session's length counts as dead until it has some again, and in an election of controllers
+    /// nobody says what became of a request.
+    fn ottla_in_time(&self, arguments: &[&str]) -> anyhow::Result<()> {
+        let deadline = Instant::now() + READY;
+        loop {
+            match self.ottla(arguments) {
+                Ok(_) => return Ok(()),
+                // Names are used once: it was an earlier try.
+                Err(error) if error.to_string().contains("TOPIC_ALREADY_EXISTS") => return Ok(()),
+                Err(error) if Instant::now() > deadline => return Err(error),
+                Err(_) => std::thread::sleep(LOOK),
+            }
+        }
+    }
+
     /// A topic with a replica on every broker.
     pub(crate) fn create_topic(&self, partitions: i32) -> anyhow::Result<String> {
         let topic = format!("chaos-{}", Uuid::new_v4().simple());
         let (partitions, factor) = (partitions.to_string(), self.brokers.len().to_string());
-        self.ottla(&[
+        self.ottla_in_time(&[
             "topics",
             "create",
             &topic,

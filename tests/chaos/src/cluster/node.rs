@@ -13,7 +13,7 @@ use rustix::process::{Pid, Signal, kill_process};
 /// How often something that cannot be waited for is looked at.
 const LOOK: Duration = Duration::from_millis(50);
 /// An orderly end takes no longer, whatever the cluster is doing.
-const ORDERLY_END: Duration = Duration::from_secs(60);
+const ORDERLY_END: Duration = Duration::from_secs(180);
 
 /// A node of the cluster, running or not.
 #[derive(Debug)]
