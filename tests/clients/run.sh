@@ -23,7 +23,7 @@ target="${CARGO_TARGET_DIR:-$root/target}"
 export KAFKA_JARS="$clients/java"
 if ! cmp -s tests/clients/java/pom.xml "$KAFKA_JARS/installed.xml"; then
   rm -rf "$KAFKA_JARS"
-  mvn --quiet --batch-mode --file tests/clients/java/pom.xml dependency:copy-dependencies \
+  again mvn --quiet --batch-mode --file tests/clients/java/pom.xml dependency:copy-dependencies \
     -DincludeScope=runtime -DoutputDirectory="$KAFKA_JARS"
   cp tests/clients/java/pom.xml "$KAFKA_JARS/installed.xml"
 fi
@@ -47,7 +47,7 @@ if [ -z "${OTTLA_BOOTSTRAP:-}" ] && [ "${1:-}" != --script ]; then
       [ $status -eq 0 ] || grep -hE ' (WARN|ERROR) ' "$work"/data/logs/*.log | tail -n 40 >&2 || true
       scripts/stop-cluster.sh --data "$work/data" || true
     fi
-    rm -rf "$work"
+    rm -rf "$work" || true
     exit $status
   }
   trap finish EXIT

@@ -9,6 +9,6 @@ venv="${CARGO_TARGET_DIR:-$root/target}/test-clients"
 if ! cmp -s "$root/tests/clients/requirements.txt" "$venv/installed.txt"; then
   rm -rf "$venv"
   python3 -m venv "$venv"
-  "$venv/bin/pip" install --quiet --disable-pip-version-check --requirement "$root/tests/clients/requirements.txt"
+  again "$venv/bin/pip" install --quiet --disable-pip-version-check --requirement "$root/tests/clients/requirements.txt"
   cp "$root/tests/clients/requirements.txt" "$venv/installed.txt"
 fi
