@@ -122,8 +122,10 @@ start() {
   started+=("$name")
 }
 
+# Seconds until a node counts as one that never gets ready. Generous: the machine may have more to do than this.
+patience=180
 wait_ready() {
-  local name=$1 port=$2 deadline=$((SECONDS + 60))
+  local name=$1 port=$2 deadline=$((SECONDS + patience))
   until "$ottla" healthcheck --address "127.0.0.1:$port" >/dev/null 2>&1; do
     if ! is_running "$name"; then
       tail -n 20 "$data/logs/$name.log" >&2
@@ -131,7 +133,7 @@ wait_ready() {
     fi
     if [ $SECONDS -ge $deadline ]; then
       tail -n 20 "$data/logs/$name.log" >&2
-      fail "$name is not ready after 60 s; its log is $data/logs/$name.log"
+      fail "$name is not ready after $patience s; its log is $data/logs/$name.log"
     fi
     sleep 0.05
   done

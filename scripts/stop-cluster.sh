@@ -16,7 +16,7 @@ done
 [ -d "$data/pids" ] || { echo "stop-cluster: no cluster in $data" >&2; exit 1; }
 data=$(cd "$data" && pwd)
 
-# The pid of a node, where that process is still the node.
+# The pid of a node, where that process is still the node. It may end before it is used.
 pid_of() {
   local name=$1 pid
   pid=$(cat "$data/pids/$name.pid" 2>/dev/null) || return 1
@@ -30,7 +30,7 @@ stop_all() {
   for file in "$data/pids/$kind"-*.pid; do
     [ -e "$file" ] || continue
     name=$(basename "$file" .pid)
-    if pid=$(pid_of "$name"); then kill -TERM "$pid"; fi
+    if pid=$(pid_of "$name"); then kill -TERM "$pid" 2>/dev/null || true; fi
   done
   deadline=$((SECONDS + bound))
   for file in "$data/pids/$kind"-*.pid; do
@@ -39,7 +39,7 @@ stop_all() {
     while pid=$(pid_of "$name"); do
       if [ $SECONDS -ge $deadline ]; then
         echo "stop-cluster: $name did not end within ${bound}s; ending it at once" >&2
-        kill -KILL "$pid"
+        kill -KILL "$pid" 2>/dev/null || true
         break
       fi
       sleep 0.05
