@@ -4,15 +4,18 @@
 #
 #   scripts/test.sh
 #
-# The property tests try the same histories each time, so that what passes here passes elsewhere. For others:
+# The property tests try the same histories each time, and coordinators die at the same moments, so that what passes here
+# passes elsewhere. For others:
 #
 #   PROPTEST_RNG_SEED=$RANDOM PROPTEST_CASES=2000 cargo test -p storage
+#   tests/clients/run.sh
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . scripts/requirements.sh
-require cargo cc make kcat
+require cargo cc make kcat kill
 
 export PROPTEST_RNG_SEED="${PROPTEST_RNG_SEED:-1}"
+export CLIENTS_SEED="${CLIENTS_SEED:-1}"
 
 step() {
   echo
