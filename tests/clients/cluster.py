@@ -66,13 +66,30 @@ def carry_out(request, done):
             raise
 
 
+def _once_every_broker_is_back(request):
+    """Makes a request, again where brokers are missing for it: one that was killed, or that the machine gave no time for
+    as long as its session lasts."""
+
+    def is_carried_out():
+        try:
+            request()
+            return True
+        except KafkaException as refused:
+            if refused.args[0].code() != KafkaError.INVALID_REPLICATION_FACTOR:
+                raise
+            return False
+
+    wait_until(is_carried_out, "too few brokers are there")
+
+
 def add_partitions(name, count, client=None):
     """Makes a topic have `count` partitions, which are more than it has."""
     client = admin() if client is None else client
-    carry_out(
-        lambda: client.create_partitions([NewPartitions(name, count)], operation_timeout=_OPERATION)[name],
-        KafkaError.INVALID_PARTITIONS,
-    )
+
+    def add():
+        return client.create_partitions([NewPartitions(name, count)], operation_timeout=_OPERATION)[name]
+
+    _once_every_broker_is_back(lambda: carry_out(add, KafkaError.INVALID_PARTITIONS))
 
 
 def create_topic(name=None, partitions=1, replicas=3, config=None, client=None):
@@ -86,7 +103,7 @@ def create_topic(name=None, partitions=1, replicas=3, config=None, client=None):
         topic = NewTopic(name, partitions, replicas, config=config or {})
         return client.create_topics([topic], operation_timeout=_OPERATION)[name]
 
-    carry_out(create, KafkaError.TOPIC_ALREADY_EXISTS)
+    _once_every_broker_is_back(lambda: carry_out(create, KafkaError.TOPIC_ALREADY_EXISTS))
     return name
 
 

@@ -6,7 +6,7 @@ from confluent_kafka import KafkaException
 
 import group_run
 from cluster import NeverHappened, wait_until
-from group_administration import GroupsTool, expect
+from group_administration import GroupsTool, expect, expect_in_the_end
 from guarantees import History
 from members import AIOKAFKA, Member, kinds
 
@@ -101,10 +101,14 @@ class Crowd:
     def _describe(self):
         """The tool asks for all of them at once, and finds what they have committed."""
         tool = GroupsTool(self.cluster.bootstrap)
-        rows = tool.table("--describe", "--all-groups", "--offsets")
-        found = {row["GROUP"]: (row["CURRENT-OFFSET"], row["LAG"]) for row in rows if row["GROUP"] in self.histories}
         end = next(iter(self.histories.values())).ends()[self._place]
-        expect(found, dict.fromkeys(self.histories, (str(end), "0")), "described")
+
+        def look():
+            rows = tool.table("--describe", "--all-groups", "--offsets")
+            found = {row["GROUP"]: (row["CURRENT-OFFSET"], row["LAG"]) for row in rows if row["GROUP"] in self.histories}
+            expect(found, dict.fromkeys(self.histories, (str(end), "0")), "described")
+
+        expect_in_the_end(look)
 
     def _judge(self, is_over=True):
         return [problem for history in self.histories.values() for problem in history.violations(True, is_over)]

@@ -34,24 +34,11 @@ class ClusterUnderTest:
 
     def create_topic(self, name, partitions):
         """Creates a topic with three replicas."""
-        self._once_every_broker_is_back(lambda: create_topic(name, partitions=partitions, client=self.admin))
+        create_topic(name, partitions=partitions, client=self.admin)
 
     def add_partitions(self, name, count):
         """Makes a topic have `count` partitions."""
-        self._once_every_broker_is_back(lambda: add_partitions(name, count, client=self.admin))
-
-    @staticmethod
-    def _once_every_broker_is_back(request):
-        def is_carried_out():
-            try:
-                request()
-                return True
-            except KafkaException as refused:
-                if refused.args[0].code() != KafkaError.INVALID_REPLICATION_FACTOR:
-                    raise
-                return False
-
-        wait_until(is_carried_out, "a broker that was killed does not come back")
+        add_partitions(name, count, client=self.admin)
 
     def delete_topic(self, name):
         delete_topic(name, client=self.admin)

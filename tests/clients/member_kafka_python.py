@@ -27,11 +27,11 @@ class Client:
     """kafka-python. Its listener runs where no commit can be waited for: every batch is committed before the next poll.
 
     It forgets an assignment that comes just when the time of a poll is up (3.0.12: the task that joins is done and
-    nobody has taken its result), and reads nothing any more: a poll here lasts longer than a rebalance. It returns as
-    soon as there is something to read.
+    nobody has taken its result), and reads nothing any more: a poll here lasts longer than a rebalance, also one that
+    waits for sessions to end. It returns as soon as there is something to read.
     """
 
-    _POLL_MS = 10_000
+    _POLL_MS = 30_000
 
     def __init__(self, settings):
         self._settings = settings

@@ -112,14 +112,21 @@ def _runs(pid):
         return False
 
 
+_bases_given_out = set()
+
+
 def free_base_port():
-    """The first of sixteen ports outside the range that the kernel hands out."""
+    """The first of sixteen ports outside the range that the kernel hands out. Nobody may listen there yet who was given
+    others: none is given twice."""
     while True:
         base = 10_000 + random.randrange(600) * 16
+        if base in _bases_given_out:
+            continue
         try:
             for port in (base + role + node for role in (0, 10_000, 10_100) for node in range(3)):
                 with socket.socket() as probe:
                     probe.bind(("127.0.0.1", port))
+            _bases_given_out.add(base)
             return base
         except OSError:
             continue

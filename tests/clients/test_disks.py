@@ -5,7 +5,7 @@ import json
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 from kafka import KafkaAdminClient, TopicPartitionReplica
-from kafka.errors import NoError
+from kafka.errors import NoError, RequestTimedOutError
 
 import java_tools
 from cluster import QUIET, WaitingTest, create_topic
@@ -99,6 +99,15 @@ class DisksTest(WaitingTest):
         self.assertEqual(values, list(range(sent)), "lost, doubled or reordered")
         self.assertEqual(producer.acknowledged, {value: value for value in values})
 
+    def move(self, admin, replica, directory):
+        """Sends a replica to another directory; asks again where no controller had time to hear of it."""
+
+        def answer():
+            code = admin.alter_replica_log_dirs({replica: directory})[replica]
+            return code is not RequestTimedOutError and code
+
+        self.assertIs(self.wait_until(answer, "no controller hears of it"), NoError)
+
     def lose(self, directory):
         """Puts a plain file in a directory's place; returns where the directory is now."""
         away = directory.with_name(f"{directory.name}-away")
@@ -184,10 +193,10 @@ class DisksTest(WaitingTest):
                     home = self.wait_until(lambda: self.home(broker, self.load), "it lies nowhere")
                     wanted = next(path for path in self.directories(broker) if path != home)
                     replica = TopicPartitionReplica(self.load, 0, broker)
-                    self.assertIs(admin.alter_replica_log_dirs({replica: wanted})[replica], NoError)
+                    self.move(admin, replica, wanted)
                     if turn == 1:
                         # Called back; it may have arrived already.
-                        self.assertIs(admin.alter_replica_log_dirs({replica: home})[replica], NoError)
+                        self.move(admin, replica, home)
                         wanted = home
                     self.wait_until(
                         lambda: self.home(broker, self.load) == wanted, f"it does not come to {wanted}"

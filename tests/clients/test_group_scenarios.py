@@ -38,7 +38,7 @@ class LifeTest(unittest.TestCase):
     def live(self, rows, make, killer=None):
         """Carries out all of them, and fails with what was wrong in any. `make` makes a run of a row.
 
-        The quick form gives a group that stood still, without a broken promise, another chance: a machine that has much
+        The quick form gives a group that stood still, without a broken promise, two more chances: a machine that has much
         else to do takes the quorum from the controllers and the sessions from the members.
         """
         rows = [row for row in rows if ONLY.search(str(row))]
@@ -54,7 +54,7 @@ class LifeTest(unittest.TestCase):
                 killer.keep_logs(_LOGS)
         self.assertEqual(failures, [], "\n" + "\n".join(failures))
 
-    def _live(self, row, make, killer, is_last_chance=FULL):
+    def _live(self, row, make, killer, chances=0 if FULL else 2):
         run, began = make(row), time.monotonic()
         if killer:
             killer.watch(run)
@@ -68,9 +68,9 @@ class LifeTest(unittest.TestCase):
         state = f"{len(problems)} PROBLEMS" if problems else "ok"
         kills = f"; killed in: {', '.join(run.kills)}" if run.kills else ""
         say(f"{state:>4} {time.monotonic() - began:5.1f} s  {row}: {run.figures()}{kills}")
-        if run.is_stalled and not is_last_chance:
+        if run.is_stalled and chances:
             say(f"another chance: {row}")
-            return self._live(row, make, killer, is_last_chance=True)
+            return self._live(row, make, killer, chances=chances - 1)
         return problems
 
 

@@ -18,6 +18,10 @@ LINES = [
 ] + [f"NULL\tk{i}\t{'compressible ' * 20}{i}" for i in range(50)]
 
 
+# kafka-verifiable-producer forbids retries unless told otherwise.
+RETRIES = {"retries": 2147483647}
+
+
 def tool(name, *arguments, text=None):
     return java_tools.output(name, "--bootstrap-server", BOOTSTRAP, *arguments, text=text)
 
@@ -50,6 +54,8 @@ def produce_lines(topic, lines, codec="none"):
     """kafka-console-producer; a line is headers, key and value."""
     tool(
         "kafka-console-producer", "--topic", topic, "--compression-codec", codec,
+        # It drops lines, and says nothing, that four requests of 1.5 s each have not brought.
+        "--request-timeout-ms", "60000", "--message-send-max-retries", "100",
         *properties("--reader-property", parse_key="true", parse_headers="true", null_marker="NULL"),
         text="".join(f"{line}\n" for line in lines),
     )  # fmt: skip
@@ -108,10 +114,12 @@ class JavaToolsTest(ClusterTest):
         # Its records are old: retention would have them.
         topic = create_topic(partitions=2, config={"retention.ms": "-1"})
         start = 1_700_000_000_000
-        tool(
-            "kafka-verifiable-producer", "--topic", topic, "--max-messages", "10",
-            "--repeating-keys", "1", "--message-create-time", str(start),
+        producer = java_tools.Running(
+            "kafka-verifiable-producer", "--bootstrap-server", BOOTSTRAP, "--topic", topic, "--max-messages", "10",
+            "--repeating-keys", "1", "--message-create-time", str(start), config=RETRIES,
         )  # fmt: skip
+        self.addCleanup(producer.end)
+        self.wait_until(producer.has_ended, "the producer does not end")
         # One key: one partition has everything.
         ends = self.offsets(topic, "latest")
         self.assertEqual(sorted(ends.values()), [0, 10])
@@ -163,18 +171,24 @@ class JavaToolsTest(ClusterTest):
     def test_log_directories(self):
         topic = create_topic(partitions=2)
         produce_lines(topic, LINES)
-        said = tool("kafka-log-dirs", "--describe", "--topic-list", topic)
-        [described] = [json.loads(line) for line in said.splitlines() if line.startswith("{")]
         sizes = {}
-        for broker in described["brokers"]:
-            for directory in broker["logDirs"]:
-                self.assertIsNone(directory["error"], said)
-                for partition in directory["partitions"]:
-                    self.assertFalse(partition["isFuture"])
-                    self.assertEqual(partition["offsetLag"], 0)
-                    sizes.setdefault(partition["partition"], set()).add(partition["size"])
+
+        def are_alike():
+            said = tool("kafka-log-dirs", "--describe", "--topic-list", topic)
+            [described] = [json.loads(line) for line in said.splitlines() if line.startswith("{")]
+            sizes.clear()
+            for broker in described["brokers"]:
+                for directory in broker["logDirs"]:
+                    self.assertIsNone(directory["error"], said)
+                    for partition in directory["partitions"]:
+                        self.assertFalse(partition["isFuture"])
+                        self.assertEqual(partition["offsetLag"], 0)
+                        sizes.setdefault(partition["partition"], []).append(partition["size"])
+            return all(len(found) == 3 and len(set(found)) == 1 for found in sizes.values())
+
+        # A replica that is not in sync gets the same later.
+        self.wait_until(are_alike, lambda: f"replicas differ: {sizes}")
         self.assertEqual(sizes.keys(), {f"{topic}-0", f"{topic}-1"})
-        self.assertTrue(all(len(found) == 1 for found in sizes.values()), f"replicas differ: {sizes}")
         self.assertGreater(max(max(found) for found in sizes.values()), 0)
 
     def test_the_default_producer_at_full_speed(self):
@@ -208,9 +222,7 @@ class JavaToolsTest(ClusterTest):
     def test_a_topic_deleted_and_created_again_under_its_users(self):
         topic = create_topic()
         place = ["--bootstrap-server", BOOTSTRAP, "--topic", topic]
-        # The tool forbids retries unless told otherwise.
-        retries = {"retries": 2147483647}
-        writer = java_tools.Running("kafka-verifiable-producer", *place, "--throughput", "100", config=retries)
+        writer = java_tools.Running("kafka-verifiable-producer", *place, "--throughput", "100", config=RETRIES)
         reader = java_tools.Running("kafka-console-consumer", *place, "--partition", "0", "--offset", "earliest")
         self.addCleanup(reader.end)
         self.addCleanup(writer.end)
