@@ -11,6 +11,7 @@
 
 mod exchange;
 mod homogeneous;
+mod market;
 mod racks;
 mod range;
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! What holds of every assignment, for any members, topics and earlier assignments.
 
+mod market;
 mod racks;
 
 use std::{

@@ -324,6 +324,18 @@ fn a_newcomer_gets_what_is_near_it_and_far_from_its_owners() {
 }
 
 #[test]
+fn what_comes_back_to_a_rack_goes_to_who_had_it() {
+    // m0 had 3, nobody had 2; both went to m2, which is not where they are near.
+    let mut group = group(&["a", "b", "a", "a", "b", "a"], &["a", "a", "b"]);
+    for (member, had) in group.members.iter_mut().zip([vec![0, 1, 3], vec![4, 5]]) {
+        member.assigned = BTreeMap::from([(topic(0), partitions(had))]);
+    }
+    let assignments = group.assign(AssignorKind::Uniform);
+    let expected = [[0, 3], [2, 5], [1, 4]].map(partitions);
+    assert_eq!(shares(&assignments), expected);
+}
+
+#[test]
 fn a_partition_that_is_near_nobody_stays_where_it_was() {
     let mut group = group(&["c", "a", "c", "b"], &["b", "a"]);
     let had = [partitions([0, 1]), partitions([2, 3])];
