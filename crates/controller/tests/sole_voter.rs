@@ -11,9 +11,12 @@ use metadata::configs::NodeDefaults;
 use protocol::grpc::v1::controller_message::Message as ToBroker;
 use protocol::{BrokerId, ClusterId, DirectoryId, IncarnationId};
 use storage::meta_properties;
-use support::{FakeBroker, Quorum, SESSION_TIMEOUT, cluster_id};
+use support::{FakeBroker, Quorum, SESSION_TIMEOUT, cluster_id, raft_settings};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+
+/// Where a test waits for it to pass.
+const SHORT_TIMEOUT: Duration = Duration::from_secs(3);
 
 fn config(dir: &std::path::Path) -> ControllerConfig {
     ControllerConfig {
@@ -62,9 +65,8 @@ async fn a_directory_that_does_not_fit_is_refused_with_a_sentence() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_broker_registers_and_is_unfenced_once_it_has_caught_up() {
     let quorum = Quorum::start(1).await;
-    let active = quorum.active().await;
     let mut broker = FakeBroker::new(1).await;
-    broker.join(quorum.seats[active].address).await;
+    let active = quorum.join(&mut broker).await;
     let image = quorum
         .image(active, |image| {
             image.brokers.get(&BrokerId(1)).is_some_and(|b| !b.fenced)
@@ -80,14 +82,11 @@ async fn a_broker_registers_and_is_unfenced_once_it_has_caught_up() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dead_process_is_fenced_at_once_and_a_hung_up_one_comes_back_unfenced() {
     let quorum = Quorum::start(1).await;
-    let active = quorum.active().await;
-    let controller = quorum.seats[active].address;
-
     let mut broker = FakeBroker::new(1).await;
-    broker.join(controller).await;
+    let active = quorum.join(&mut broker).await;
     let epoch = broker.epoch();
     broker.hang_up();
-    broker.join(controller).await;
+    quorum.join(&mut broker).await;
     assert_eq!(broker.epoch(), epoch, "the same process keeps its epoch");
 
     let started = Instant::now();
@@ -102,36 +101,32 @@ async fn a_dead_process_is_fenced_at_once_and_a_hung_up_one_comes_back_unfenced(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_silent_process_is_fenced_after_the_session_timeout() {
-    let quorum = Quorum::start(1).await;
-    let active = quorum.active().await;
+    let quorum = Quorum::start_with(1, raft_settings(), SHORT_TIMEOUT).await;
     let mut broker = FakeBroker::new(1).await;
-    broker.join(quorum.seats[active].address).await;
-    let started = Instant::now();
+    let active = quorum.join(&mut broker).await;
     // The stream stays open, but nothing is sent any more.
     quorum
         .image(active, |image| image.brokers[&BrokerId(1)].fenced)
         .await;
-    let took = started.elapsed();
+    let took = broker.last_heartbeat.elapsed();
     assert!(
-        took + Duration::from_millis(500) > SESSION_TIMEOUT,
+        took + Duration::from_millis(500) > SHORT_TIMEOUT,
         "fenced after {took:?}"
     );
     // It was told, and may register again without a restart.
     broker.until(|broker| broker.state().fenced).await;
-    broker.join(quorum.seats[active].address).await;
+    quorum.join(&mut broker).await;
     quorum.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_process_with_the_same_id_is_refused_while_the_first_lives() {
     let quorum = Quorum::start(1).await;
-    let active = quorum.active().await;
-    let controller = quorum.seats[active].address;
     let mut first = FakeBroker::new(1).await;
-    first.join(controller).await;
+    let active = quorum.join(&mut first).await;
     let mut second = FakeBroker::new(1).await;
     let answer = tokio::select! {
-        answer = second.open(controller) => answer.unwrap(),
+        answer = second.open(quorum.seats[active].address) => answer.unwrap(),
         () = first.live() => panic!("the first session ended"),
     };
     assert!(
@@ -140,7 +135,7 @@ async fn a_second_process_with_the_same_id_is_refused_while_the_first_lives() {
     );
 
     first.die().await;
-    second.join(controller).await;
+    quorum.join(&mut second).await;
     let image = quorum
         .image(active, |image| !image.brokers[&BrokerId(1)].fenced)
         .await;
@@ -151,9 +146,8 @@ async fn a_second_process_with_the_same_id_is_refused_while_the_first_lives() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_broker_that_leaves_is_let_go() {
     let quorum = Quorum::start(1).await;
-    let active = quorum.active().await;
     let mut broker = FakeBroker::new(1).await;
-    broker.join(quorum.seats[active].address).await;
+    let active = quorum.join(&mut broker).await;
     broker.want_shutdown();
     broker.until(|broker| broker.state().may_shut_down).await;
     broker.hang_up();
@@ -192,19 +186,17 @@ async fn a_broker_that_followed_another_log_is_refused() {
 #[tokio::test(flavor = "multi_thread")]
 async fn everything_is_there_after_a_restart() {
     let mut quorum = Quorum::start(1).await;
-    quorum.active().await;
     let mut broker = FakeBroker::new(1).await;
-    broker.join(quorum.seats[0].address).await;
+    quorum.join(&mut broker).await;
     let before = broker.epoch();
     quorum.stop_seat(0).await;
     broker.hang_up();
     quorum.start_seat(0).await;
-    quorum.active().await;
     let image = quorum
         .image(0, |image| image.brokers.contains_key(&BrokerId(1)))
         .await;
     assert_eq!(image.brokers[&BrokerId(1)].epoch, before);
-    broker.join(quorum.seats[0].address).await;
+    quorum.join(&mut broker).await;
     assert_eq!(
         broker.epoch(),
         before,

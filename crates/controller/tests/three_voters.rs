@@ -11,14 +11,13 @@ use protocol::grpc::v1::controller_message::Message as ToBroker;
 use protocol::grpc::v1::node_client::NodeClient;
 use protocol::grpc::v1::{DescribeQuorumRequest, ProbeRequest, UnregisterBrokerRequest};
 use protocol::{DirectoryId, IncarnationId};
-use support::{FakeBroker, Quorum, channel, hello, raft_settings};
+use support::{FakeBroker, Quorum, SESSION_TIMEOUT, channel, hello, raft_settings};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_next_leader_has_what_was_committed_and_the_old_one_catches_up() {
     let mut quorum = Quorum::start(3).await;
-    let first = quorum.active().await;
     let mut broker = FakeBroker::new(1).await;
-    broker.join(quorum.seats[first].address).await;
+    let first = quorum.join(&mut broker).await;
     let epoch = broker.epoch();
 
     quorum.stop_seat(first).await;
@@ -29,11 +28,11 @@ async fn the_next_leader_has_what_was_committed_and_the_old_one_catches_up() {
         .image(second, |image| image.brokers.contains_key(&BrokerId(1)))
         .await;
     assert_eq!(image.brokers[&BrokerId(1)].epoch, epoch);
-    broker.join(quorum.seats[second].address).await;
+    quorum.join(&mut broker).await;
     assert_eq!(broker.epoch(), epoch, "an election is no reason to register anew");
 
     let mut another = FakeBroker::new(2).await;
-    another.join(quorum.seats[second].address).await;
+    quorum.join(&mut another).await;
     quorum.start_seat(first).await;
     quorum
         .image(first, |image| image.brokers.contains_key(&BrokerId(2)))
@@ -44,49 +43,39 @@ async fn the_next_leader_has_what_was_committed_and_the_old_one_catches_up() {
 #[tokio::test(flavor = "multi_thread")]
 async fn who_is_not_active_says_who_is() {
     let quorum = Quorum::start(3).await;
-    let active = quorum.active().await;
-    let other = (active + 1) % 3;
-    let view = quorum
-        .view(other, |view| {
-            view.active
-                .as_ref()
-                .is_some_and(|known| known.node_id == quorum.seats[active].id)
+    let mut broker = FakeBroker::new(1).await;
+    let (active, known, first, unregistered, probed) = quorum
+        .undisturbed(async || {
+            let active = quorum.active().await;
+            let other = (active + 1) % 3;
+            let view = quorum.view(other, |view| {
+                let known = view.active.as_ref();
+                known.is_some_and(|known| known.node_id == quorum.seats[active].id)
+            });
+            let known = view.await.active;
+            let first = broker.open(quorum.seats[other].address).await;
+            let request = UnregisterBrokerRequest { broker_id: 1 };
+            let unregistered = quorum.client(other).unregister_broker(request).await;
+            let probe = ProbeRequest {
+                hello: Some(hello(BrokerId(1), IncarnationId::random(), DirectoryId::random())),
+            };
+            let probed = NodeClient::new(channel(quorum.seats[other].address))
+                .probe(probe)
+                .await;
+            (active, known, first, unregistered, probed)
         })
         .await;
-    let known = view.active.unwrap();
-    assert_eq!(known.address, quorum.seats[active].address.to_string());
-
-    let mut broker = FakeBroker::new(1).await;
-    let answer = broker.open(quorum.seats[other].address).await.unwrap();
-    let ToBroker::NotActive(not_active) = answer else {
-        panic!("{answer:?}");
+    let (id, address) = (quorum.seats[active].id, quorum.seats[active].address);
+    assert_eq!(known.unwrap().address, address.to_string());
+    let ToBroker::NotActive(not_active) = first.as_ref().unwrap() else {
+        panic!("{first:?}");
     };
-    assert_eq!(
-        not_active.active_controller.unwrap().node_id,
-        quorum.seats[active].id.get()
-    );
-    let reply = quorum
-        .client(other)
-        .unregister_broker(UnregisterBrokerRequest { broker_id: 1 })
-        .await
-        .unwrap()
-        .into_inner();
-    let header = reply.header.unwrap();
+    assert_eq!(not_active.active_controller.as_ref().unwrap().node_id, id.get());
+    let header = unregistered.unwrap().into_inner().header.unwrap();
     assert_eq!(header.error.unwrap().code, 41);
-    assert_eq!(header.active.unwrap().node_id, quorum.seats[active].id.get());
-
-    let probe = ProbeRequest {
-        hello: Some(hello(BrokerId(1), IncarnationId::random(), DirectoryId::random())),
-    };
-    let reply = NodeClient::new(channel(quorum.seats[other].address))
-        .probe(probe)
-        .await
-        .unwrap()
-        .into_inner();
-    assert_eq!(
-        reply.active_controller.unwrap().node_id,
-        quorum.seats[active].id.get()
-    );
+    assert_eq!(header.active.unwrap().node_id, id.get());
+    let probed = probed.unwrap().into_inner();
+    assert_eq!(probed.active_controller.unwrap().node_id, id.get());
     quorum.stop().await;
 }
 
@@ -101,8 +90,7 @@ async fn a_minority_decides_nothing() {
     let answer = broker.open(quorum.seats[active].address).await.unwrap();
     assert!(matches!(answer, ToBroker::NotActive(_)), "{answer:?}");
     quorum.start_seat((active + 1) % 3).await;
-    let active = quorum.active().await;
-    broker.join(quorum.seats[active].address).await;
+    quorum.join(&mut broker).await;
     quorum.stop().await;
 }
 
@@ -113,7 +101,7 @@ async fn who_lags_behind_the_log_gets_a_snapshot() {
         keep_entries: 2,
         ..raft_settings()
     };
-    let mut quorum = Quorum::start_with(3, settings).await;
+    let mut quorum = Quorum::start_with(3, settings, SESSION_TIMEOUT).await;
     let active = quorum.active().await;
     let late = (active + 1) % 3;
     quorum.stop_seat(late).await;
@@ -123,7 +111,7 @@ async fn who_lags_behind_the_log_gets_a_snapshot() {
     let mut last = BrokerId(0);
     for id in 1..200 {
         let mut broker = FakeBroker::new(id).await;
-        broker.join(quorum.seats[active].address).await;
+        quorum.join(&mut broker).await;
         last = broker.id;
         if broker.snapshots_seen > 0 {
             assert!(broker.image.brokers.len() >= last.get() as usize);
@@ -167,15 +155,15 @@ async fn who_lags_behind_the_log_gets_a_snapshot() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_quorum_describes_itself() {
     let quorum = Quorum::start(3).await;
-    let active = quorum.active().await;
     let mut broker = FakeBroker::new(1).await;
-    broker.join(quorum.seats[active].address).await;
-    let reply = quorum
-        .client(active)
-        .describe_quorum(DescribeQuorumRequest {})
-        .await
-        .unwrap()
-        .into_inner();
+    let (active, reply) = quorum
+        .undisturbed(async || {
+            let active = quorum.join(&mut broker).await;
+            let mut client = quorum.client(active);
+            (active, client.describe_quorum(DescribeQuorumRequest {}).await)
+        })
+        .await;
+    let reply = reply.unwrap().into_inner();
     assert_eq!(reply.leader_id, quorum.seats[active].id.get());
     assert_eq!(reply.voters.len(), 3);
     assert!(reply.log_end_offset > 0);

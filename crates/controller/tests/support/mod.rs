@@ -28,7 +28,7 @@ use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::server::TcpIncoming;
@@ -36,14 +36,16 @@ use tonic::transport::{Channel, Endpoint, Server};
 use tonic::{Request, Response, Status, Streaming};
 
 /// A condition that has not come true by then never will.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
-pub(crate) const SESSION_TIMEOUT: Duration = Duration::from_secs(3);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+/// Nobody is taken for silent while a test runs, however busy the machine is.
+pub(crate) const SESSION_TIMEOUT: Duration = Duration::from_secs(60);
+const ASK_AGAIN: Duration = Duration::from_millis(10);
 
 pub(crate) fn cluster_id() -> ClusterId {
     ClusterId::new("test-cluster").unwrap()
 }
 
-/// Short enough that tests do not wait, long enough for two busy cores.
+/// Elections so short that a test may wait for some. A busy machine may bring about one that nobody wanted.
 pub(crate) fn raft_settings() -> RaftSettings {
     RaftSettings {
         heartbeat: Duration::from_millis(60),
@@ -71,16 +73,17 @@ struct Running {
 /// Some controllers.
 pub(crate) struct Quorum {
     pub(crate) seats: Vec<Seat>,
-    pub(crate) raft: RaftSettings,
+    raft: RaftSettings,
+    session_timeout: Duration,
 }
 
 impl Quorum {
     /// Formats and starts `count` controllers, 101 and up.
     pub(crate) async fn start(count: usize) -> Self {
-        Self::start_with(count, raft_settings()).await
+        Self::start_with(count, raft_settings(), SESSION_TIMEOUT).await
     }
 
-    pub(crate) async fn start_with(count: usize, raft: RaftSettings) -> Self {
+    pub(crate) async fn start_with(count: usize, raft: RaftSettings, session_timeout: Duration) -> Self {
         let mut seats = Vec::new();
         for i in 0..count {
             let id = BrokerId(101 + i as i32);
@@ -96,7 +99,11 @@ impl Quorum {
                 running: None,
             });
         }
-        let mut quorum = Self { seats, raft };
+        let mut quorum = Self {
+            seats,
+            raft,
+            session_timeout,
+        };
         for i in 0..count {
             quorum.start_seat(i).await;
         }
@@ -113,7 +120,7 @@ impl Quorum {
     /// Starts, or starts again, one controller.
     pub(crate) async fn start_seat(&mut self, i: usize) {
         let voters = self.voters();
-        let raft = self.raft.clone();
+        let (raft, session_timeout) = (self.raft.clone(), self.session_timeout);
         let seat = &mut self.seats[i];
         let listener = match seat.listener.take() {
             Some(listener) => listener,
@@ -126,7 +133,7 @@ impl Quorum {
             incarnation: IncarnationId::random(),
             log_dir: seat.dir.path().to_owned(),
             voters,
-            session_timeout: SESSION_TIMEOUT,
+            session_timeout,
             rebalance_interval: None,
             defaults: NodeDefaults::default(),
             raft,
@@ -179,10 +186,43 @@ impl Quorum {
                 .map(|(_, running)| running.handle.active())
                 .collect();
             let changes = views.iter_mut().map(|view| Box::pin(view.changed()));
-            let (changed, ..) = tokio::time::timeout_at(deadline, futures::future::select_all(changes))
+            let (changed, ..) = timeout_at(deadline, futures::future::select_all(changes))
                 .await
                 .expect("a controller becomes active");
             changed.expect("the controllers run");
+        }
+    }
+
+    /// Lets the broker register with whoever is active and waits until it is unfenced; says who is active. It asks
+    /// again where there is an election meanwhile, or another process with its id that has only just died.
+    pub(crate) async fn join(&self, broker: &mut FakeBroker) -> usize {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let active = self.active().await;
+            let joined = timeout_at(deadline, broker.try_join(self.seats[active].address)).await;
+            match joined.expect("the broker is unfenced in time") {
+                Ok(()) => return active,
+                Err(why) => assert!(Instant::now() < deadline, "it may not join: {why}"),
+            }
+            sleep(ASK_AGAIN).await;
+        }
+    }
+
+    /// Asks, and asks again where controllers were elected meanwhile: what was answered is of one time.
+    pub(crate) async fn undisturbed<T>(&self, mut ask: impl AsyncFnMut() -> T) -> T {
+        let views = || {
+            let views = self.running().map(|(_, running)| running.handle.active());
+            views.map(|view| view.borrow().clone()).collect::<Vec<_>>()
+        };
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            self.active().await;
+            let before = views();
+            let answer = ask().await;
+            if views() == before {
+                return answer;
+            }
+            assert!(Instant::now() < deadline, "no controller stays active");
         }
     }
 
@@ -237,6 +277,8 @@ pub(crate) struct FakeBroker {
     pub(crate) image: ClusterImage,
     pub(crate) snapshots_seen: usize,
     highest_epoch: LeaderEpoch,
+    /// Just before the last one was sent.
+    pub(crate) last_heartbeat: Instant,
     session: Option<Session>,
 }
 
@@ -291,6 +333,7 @@ impl FakeBroker {
             image: ClusterImage::default(),
             snapshots_seen: 0,
             highest_epoch: LeaderEpoch(-1),
+            last_heartbeat: Instant::now(),
             session: None,
         }
     }
@@ -353,15 +396,18 @@ impl FakeBroker {
         self.next_message().await
     }
 
-    /// Registers and waits until this broker is unfenced.
-    pub(crate) async fn join(&mut self, controller: SocketAddr) {
-        let first = self.open(controller).await.unwrap();
-        assert!(matches!(first, ToBroker::Registered(_)), "{first:?}");
-        self.until(|broker| {
-            let state = broker.state();
-            !state.fenced && state.caught_up
-        })
-        .await;
+    /// Registers and waits until this broker is unfenced; says why where the controller does not let it.
+    async fn try_join(&mut self, controller: SocketAddr) -> Result<(), String> {
+        let first = self.open(controller).await;
+        let first = first.map_err(|status| status.to_string())?;
+        if !matches!(first, ToBroker::Registered(_)) {
+            return Err(format!("{first:?}"));
+        }
+        while self.state().fenced || !self.state().caught_up {
+            let next = self.next_message().await;
+            next.map_err(|status| status.to_string())?;
+        }
+        Ok(())
     }
 
     /// Lives on until the condition holds.
@@ -399,6 +445,7 @@ impl FakeBroker {
                     want_shutdown: session.want_shutdown,
                     ..Heartbeat::default()
                 });
+                self.last_heartbeat = Instant::now();
                 let _ = session.outbound.try_send(BrokerMessage {
                     message: Some(heartbeat),
                 });
@@ -442,7 +489,8 @@ impl FakeBroker {
                     if chunk.last {
                         break;
                     }
-                    let next = session.inbound.message().await?.expect("the snapshot goes on");
+                    let next = session.inbound.message().await?;
+                    let next = next.ok_or_else(|| Status::aborted("the session ended"))?;
                     let Some(ToBroker::Snapshot(next)) = next.message else {
                         panic!("a snapshot is not interrupted: {next:?}");
                     };
