@@ -27,7 +27,7 @@ fn listener() -> (Arc<Told>, mpsc::Receiver<Result<Offset, FlushFailed>>) {
 
 fn wait(receiver: &mpsc::Receiver<Result<Offset, FlushFailed>>) -> Result<Offset, FlushFailed> {
     receiver
-        .recv_timeout(Duration::from_secs(20))
+        .recv_timeout(Duration::from_secs(60))
         .expect("told in time")
 }
 

@@ -1,6 +1,7 @@
 //! Restarts, foreign and damaged directories, deletion, and names that are used again.
 
 use std::{
+    cell::Cell,
     collections::BTreeSet,
     fs,
     time::{Duration, Instant},
@@ -8,6 +9,7 @@ use std::{
 
 use bytes::Bytes;
 use protocol::{LeaderEpoch, Offset, PartitionIndex, TopicId, batch::BatchBuilder};
+use uuid::Uuid;
 
 use super::*;
 use crate::{
@@ -42,8 +44,20 @@ fn topic(name: &str) -> TopicName {
     TopicName::new(name).expect("valid name")
 }
 
+/// An id that no other topic of the test has: as unordered as a random one, and the same in every run.
+fn topic_id() -> TopicId {
+    /// Odd: no two multiples of it are the same.
+    const STRIDE: u128 = 0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835;
+    thread_local! {
+        static LAST: Cell<u128> = const { Cell::new(0) };
+    }
+    let next = LAST.get().wrapping_add(STRIDE);
+    LAST.set(next);
+    TopicId(Uuid::from_u128(next))
+}
+
 fn partition(index: i32) -> TopicPartition {
-    TopicPartition::new(TopicId::random(), PartitionIndex(index))
+    TopicPartition::new(topic_id(), PartitionIndex(index))
 }
 
 fn create(manager: &LogManager, partition: TopicPartition, name: &str) -> Arc<Log> {
@@ -99,7 +113,7 @@ fn ending_with(dir: &Path, suffix: &str) -> usize {
 }
 
 fn wait_until(what: &str, condition: impl Fn() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(20);
+    let deadline = Instant::now() + Duration::from_secs(60);
     while !condition() {
         assert!(Instant::now() < deadline, "still waiting until {what}");
         std::thread::park_timeout(Duration::from_millis(2));

@@ -478,7 +478,7 @@ fn a_wish_is_remembered_until_the_log_is_made() {
     create(wished);
     assert_eq!(ground.manager.directory_of(wished), Some(ground.to));
     ground.manager.delete(wished).expect("delete");
-    let again = TopicPartition::new(TopicId::random(), wished.partition);
+    let again = TopicPartition::new(topic_id(), wished.partition);
     create(again);
     assert_eq!(
         ground.manager.directory_of(again),
