@@ -300,7 +300,7 @@ pub(crate) async fn append(
 
 /// Far enough that only a hang reaches it.
 pub(crate) fn soon() -> Instant {
-    Instant::now() + Duration::from_secs(20)
+    Instant::now() + Duration::from_secs(60)
 }
 
 pub(crate) fn read_from(from: i64) -> FetchRead {
