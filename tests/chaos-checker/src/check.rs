@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use crate::{
     anomaly::Anomaly,
+    compacted::{self, KeyCounts},
     history::{Entry, Event, Outcome, Partition, Process, Value},
     partition_log::PartitionLog,
 };
@@ -27,6 +28,9 @@ pub struct Rules {
     pub duplicates: Verdict,
     /// Acknowledgements out of the order of sending: likewise.
     pub reordered_sends: Verdict,
+    /// Deleted keys that are there again. Forbidden, unless a replica was away for longer than tombstones
+    /// are kept (`delete.retention.ms`): it never hears of those that went meanwhile.
+    pub resurrections: Verdict,
 }
 
 impl Rules {
@@ -34,17 +38,28 @@ impl Rules {
     pub const IDEMPOTENT: Self = Self {
         duplicates: Verdict::Forbidden,
         reordered_sends: Verdict::Forbidden,
+        resurrections: Verdict::Forbidden,
     };
     /// For histories of producers without idempotence.
     pub const AT_LEAST_ONCE: Self = Self {
         duplicates: Verdict::Counted,
         reordered_sends: Verdict::Counted,
+        resurrections: Verdict::Forbidden,
     };
 
     fn verdict(self, anomaly: &Anomaly) -> Verdict {
         match anomaly {
             Anomaly::Duplicate { .. } => self.duplicates,
             Anomaly::NonmonotonicSend { .. } => self.reordered_sends,
+            Anomaly::KeyWentBack { from, to, .. } if from == to => self.duplicates,
+            Anomaly::KeyWentBack { .. } => self.reordered_sends,
+            Anomaly::KeyResurrected { .. } => self.resurrections,
+            // One that has forgotten the key, and one that has not.
+            Anomaly::KeyDiverged { versions, .. }
+                if versions.iter().any(|(_, version)| version.is_none()) =>
+            {
+                self.resurrections
+            }
             _ => Verdict::Forbidden,
         }
     }
@@ -72,6 +87,8 @@ pub struct Counts {
 pub struct Report {
     /// How much there was to judge.
     pub counts: Counts,
+    /// The same of the compacted topic.
+    pub keys: KeyCounts,
     /// What must not be.
     pub anomalies: Vec<Anomaly>,
     /// What [`Rules`] allow, and what one may want to know of.
@@ -104,12 +121,17 @@ pub fn check(history: &[Entry], rules: Rules) -> Report {
         sends(partition, log, &mut found);
     }
     polls(history, &logs, &mut found);
-    let senders = senders_renewed(history);
-    let (anomalies, counted) = found
-        .into_iter()
-        .partition(|anomaly| rules.verdict(anomaly) == Verdict::Forbidden && !excused(anomaly, &senders));
+    let renewed = renewed(history);
+    let mut compacted = compacted::check(history, &renewed);
+    found.append(&mut compacted.found);
+    let values_renewed = values_of(history, &renewed);
+    let (anomalies, mut counted): (Vec<_>, Vec<_>) = found.into_iter().partition(|anomaly| {
+        rules.verdict(anomaly) == Verdict::Forbidden && !excused(anomaly, &values_renewed)
+    });
+    counted.append(&mut compacted.excused);
     Report {
         counts: count(history, &logs),
+        keys: compacted.counts,
         anomalies,
         counted,
     }
@@ -118,24 +140,30 @@ pub fn check(history: &[Entry], rules: Rules) -> Report {
 /// How librdkafka says that it gave a record up on its own.
 const TIMED_OUT: &str = "MessageTimedOut";
 
-/// The values of every process that gave a record up: it was refused for good, or its time was up at the
-/// client. librdkafka then gives the producer a new epoch, and with it new sequences to batches that are
-/// still to be sent again, on every partition: in the new epoch no broker can know them as the duplicates
-/// that they may be.
-fn senders_renewed(history: &[Entry]) -> BTreeSet<Value> {
+/// Every process that gave a record up: it was refused for good, or its time was up at the client. librdkafka
+/// then gives the producer a new epoch, and with it new sequences to batches that are still to be sent again,
+/// on every partition: in the new epoch no broker can know them as the duplicates that they may be.
+fn renewed(history: &[Entry]) -> BTreeSet<Process> {
     let gave_up = |outcome: &Outcome| match outcome {
         Outcome::Refused { .. } => true,
         Outcome::Unknown { error } => error.contains(TIMED_OUT),
         Outcome::Acknowledged { .. } => false,
     };
-    let renewed: BTreeSet<Process> = history
-        .iter()
-        .filter(|entry| matches!(&entry.event, Event::Answered { outcome, .. } if gave_up(outcome)))
-        .map(|entry| entry.process)
-        .collect();
     history
         .iter()
-        .filter(|entry| renewed.contains(&entry.process))
+        .filter(|entry| match &entry.event {
+            Event::Answered { outcome, .. } | Event::KeyAnswered { outcome, .. } => gave_up(outcome),
+            _ => false,
+        })
+        .map(|entry| entry.process)
+        .collect()
+}
+
+/// The values that these processes sent.
+fn values_of(history: &[Entry], processes: &BTreeSet<Process>) -> BTreeSet<Value> {
+    history
+        .iter()
+        .filter(|entry| processes.contains(&entry.process))
         .filter_map(|entry| match entry.event {
             Event::Invoked { value, .. } => Some(value),
             _ => None,
@@ -144,8 +172,8 @@ fn senders_renewed(history: &[Entry]) -> BTreeSet<Value> {
 }
 
 /// A duplicate that its own producer may have caused; it is counted.
-fn excused(anomaly: &Anomaly, senders_renewed: &BTreeSet<Value>) -> bool {
-    matches!(anomaly, Anomaly::Duplicate { value, .. } if senders_renewed.contains(value))
+fn excused(anomaly: &Anomaly, values_renewed: &BTreeSet<Value>) -> bool {
+    matches!(anomaly, Anomaly::Duplicate { value, .. } if values_renewed.contains(value))
 }
 
 fn gather(history: &[Entry]) -> BTreeMap<Partition, PartitionLog> {
@@ -164,7 +192,8 @@ fn gather(history: &[Entry]) -> BTreeMap<Partition, PartitionLog> {
             Event::FinalRead { partition, records } => {
                 logs.entry(*partition).or_default().final_read(records);
             }
-            Event::Assigned { .. } | Event::Note { .. } => {}
+            // The compacted topic has rules of its own.
+            _ => {}
         }
     }
     logs

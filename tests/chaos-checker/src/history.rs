@@ -4,18 +4,24 @@
 //! {"at_ms":1200,"process":3,"event":"invoked","partition":0,"value":77}
 //! {"at_ms":1204,"process":3,"event":"answered","partition":0,"value":77,"outcome":{"acknowledged":{"offset":41}}}
 //! {"at_ms":1290,"process":9,"event":"polled","partition":0,"records":[[40,76],[41,77]]}
+//! {"at_ms":1300,"process":5,"event":"key-invoked","partition":1,"key":12,"version":4,"tombstone":false}
 //! ```
 
-use std::io::BufRead;
+use std::{fmt, io::BufRead};
 
 use serde::{Deserialize, Serialize};
 
 /// A client as it saw itself: one that is made anew (after a crash, say) is another process.
 pub type Process = u32;
-/// A partition of the one topic that a history is about.
+/// A partition of the one topic that a history is about; in events of keys, of its compacted topic.
 pub type Partition = i32;
 /// What a record carried; unique over the history.
 pub type Value = u64;
+/// A key of the compacted topic.
+pub type Key = u32;
+/// Which of its key's writes a record of the compacted topic is: each has a higher one than those that
+/// were invoked before it.
+pub type Version = u64;
 
 /// One line of a history.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -68,11 +74,87 @@ pub enum Event {
         /// Offset and value of each record.
         records: Vec<(i64, Value)>,
     },
+    /// A write of the compacted topic is about to be sent. From here on it may be read.
+    KeyInvoked {
+        /// Where to. A key stays in one partition.
+        partition: Partition,
+        /// Of which key.
+        key: Key,
+        /// Which of its writes.
+        version: Version,
+        /// Whether it deletes the key.
+        tombstone: bool,
+    },
+    /// How the sending of such a write ended; as [`Event::Answered`].
+    KeyAnswered {
+        /// Where it was sent to.
+        partition: Partition,
+        /// Of which key.
+        key: Key,
+        /// Which of its writes.
+        version: Version,
+        /// How it ended.
+        outcome: Outcome,
+    },
+    /// As [`Event::Assigned`], for the compacted topic.
+    KeyAssigned {
+        /// Of which partition.
+        partition: Partition,
+    },
+    /// As [`Event::Polled`], for the compacted topic.
+    KeysPolled {
+        /// Of which partition.
+        partition: Partition,
+        /// In the order in which they were given.
+        records: Vec<KeyRecord>,
+    },
+    /// After everything was healed and nobody wrote any more: what one holder of a partition of the
+    /// compacted topic has, from its beginning to its end.
+    KeysAtTheEnd {
+        /// Which partition.
+        partition: Partition,
+        /// Who has it.
+        holder: Holder,
+        /// All of it, in its order.
+        records: Vec<KeyRecord>,
+    },
     /// For people: a fault, a client's error. No rule looks at it.
     Note {
         /// What there is to say.
         text: String,
     },
+}
+
+/// A record of the compacted topic, as somebody read it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyRecord {
+    /// Where it is.
+    pub offset: i64,
+    /// Of which key.
+    pub key: Key,
+    /// Which of its writes.
+    pub version: Version,
+    /// Whether it deletes the key.
+    pub tombstone: bool,
+}
+
+/// Who has what a log is at the end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Holder {
+    /// What a client is given that reads from the leader.
+    Clients,
+    /// The files of this broker.
+    Replica(u32),
+}
+
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Clients => f.write_str("clients"),
+            Self::Replica(broker) => write!(f, "replica {broker}"),
+        }
+    }
 }
 
 /// How a send ended.

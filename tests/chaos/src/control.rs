@@ -35,10 +35,10 @@ pub(crate) fn run(binary: &Path, dir: &Path, acks: &str, recorder: &Arc<Recorder
     })?;
     let target = Target {
         bootstrap: cluster.bootstrap().to_owned(),
-        topic: cluster.create_topic(1)?,
+        topic: cluster.create_topic("chaos", 1, &[])?,
         partitions: 1,
     };
-    let view = TopicView::new(&target)?;
+    let view = TopicView::new(&[&target])?;
     let mut habits = Habits::idempotent(Duration::from_secs(20));
     habits.properties.insert("acks", acks.to_owned());
     habits.properties.insert("enable.idempotence", "false".to_owned());
@@ -72,6 +72,6 @@ pub(crate) fn run(binary: &Path, dir: &Path, acks: &str, recorder: &Arc<Recorder
     view.wait_in_sync(BROKERS, HEALED)?;
     // Written behind the hole, so that readers pass it.
     producer::burst(&target, &habits, recorder, RECORDS, 100)?;
-    reader::read_everything(&target, recorder, HEALED)?;
+    reader::read_everything::<reader::OfValues>(&target, recorder, HEALED)?;
     Ok(())
 }

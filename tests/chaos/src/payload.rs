@@ -1,6 +1,10 @@
-//! What records carry: the value as text, and padding that makes batches of many sizes.
+//! What records carry: the value as text, and padding that makes batches of many sizes. A record with a key
+//! carries its key as text, and its version as its value and, since a tombstone has none, in a header.
 
-use chaos_checker::{Process, Value};
+use chaos_checker::{Key, Process, Value, Version};
+use rdkafka::message::{Header, OwnedHeaders};
+
+const VERSION: &str = "version";
 
 /// A value that no other process makes.
 pub(crate) const fn value(process: Process, sequence: u32) -> Value {
@@ -24,6 +28,37 @@ pub(crate) fn decode(bytes: &[u8]) -> Option<Value> {
     str::from_utf8(digits).ok()?.parse().ok()
 }
 
+/// The bytes of a record's key.
+pub(crate) fn encode_key(key: Key) -> Vec<u8> {
+    key.to_string().into_bytes()
+}
+
+/// The headers of a record with a key.
+pub(crate) fn version_header(version: Version) -> OwnedHeaders {
+    let text = version.to_string();
+    OwnedHeaders::new().insert(Header {
+        key: VERSION,
+        value: Some(&text),
+    })
+}
+
+/// What a record with a key says in all of its parts; `None` where they are not as they are made here.
+pub(crate) fn decode_key<'a>(
+    key: Option<&[u8]>,
+    payload: Option<&[u8]>,
+    mut headers: impl Iterator<Item = (&'a [u8], Option<&'a [u8]>)>,
+) -> Option<(Key, Version)> {
+    let key = str::from_utf8(key?).ok()?.parse().ok()?;
+    let (VERSION_BYTES, Some(version)) = headers.next()? else {
+        return None;
+    };
+    let version = str::from_utf8(version).ok()?.parse().ok()?;
+    let whole = headers.next().is_none() && payload.is_none_or(|payload| decode(payload) == Some(version));
+    whole.then_some((key, version))
+}
+
+const VERSION_BYTES: &[u8] = VERSION.as_bytes();
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -34,6 +69,25 @@ mod tests {
             for padding in [0, 1, 500] {
                 assert_eq!(decode(&encode(value, padding)), Some(value));
             }
+        }
+    }
+
+    #[test]
+    fn a_key_is_read_where_all_parts_of_its_record_agree() {
+        let (key, value) = (encode_key(7), encode(3, 10));
+        let header = |name, text| (name, Some(text));
+        let version = || [header(VERSION_BYTES, &b"3"[..])].into_iter();
+        assert_eq!(decode_key(Some(&key), Some(&value), version()), Some((7, 3)));
+        assert_eq!(decode_key(Some(&key), None, version()), Some((7, 3)));
+        for damaged in [
+            decode_key(None, Some(&value), version()),
+            decode_key(Some(b"x"), Some(&value), version()),
+            decode_key(Some(&key), Some(&encode(4, 10)), version()),
+            decode_key(Some(&key), Some(&value), version().take(0)),
+            decode_key(Some(&key), Some(&value), version().chain(version())),
+            decode_key(Some(&key), None, [header(&b"v"[..], &b"3"[..])].into_iter()),
+        ] {
+            assert_eq!(damaged, None);
         }
     }
 

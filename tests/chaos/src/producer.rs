@@ -10,14 +10,22 @@ use std::{
 };
 
 use anyhow::Context;
-use chaos_checker::{Event, Outcome, Partition, Process, Value};
+use chaos_checker::{Key, Outcome, Process};
 use rdkafka::{
     ClientConfig, ClientContext, Message,
     error::{KafkaError, RDKafkaErrorCode},
     producer::{BaseRecord, DeliveryResult, Producer as _, ProducerContext, ThreadedProducer},
 };
 
-use crate::{payload, random::Random, recorder::Recorder};
+use crate::{
+    payload,
+    random::Random,
+    recorder::Recorder,
+    work::{Sent, Work, Write, partition_of},
+};
+
+/// What is sent to a cluster that is whole has its answer within this.
+const ANSWERED: Duration = Duration::from_secs(180);
 
 /// How a producer behaves.
 #[derive(Clone, Debug)]
@@ -45,6 +53,18 @@ impl Habits {
             life: Duration::from_secs(20),
             from_the_future: false,
         }
+    }
+
+    /// With so much time between two sends.
+    pub(crate) const fn at_pace(mut self, pace: Duration) -> Self {
+        self.pace = pace;
+        self
+    }
+
+    /// With compressed batches.
+    pub(crate) fn compressing(mut self, codec: &str) -> Self {
+        self.properties.insert("compression.type", codec.to_owned());
+        self
     }
 
     /// Sends what must be refused, now and then.
@@ -76,10 +96,9 @@ impl ClientContext for Answers {
 }
 
 impl ProducerContext for Answers {
-    type DeliveryOpaque = Box<(Partition, Value)>;
+    type DeliveryOpaque = Box<Sent>;
 
     fn delivery(&self, result: &DeliveryResult<'_>, sent: Self::DeliveryOpaque) {
-        let (partition, value) = *sent;
         let outcome = match result {
             // A negative offset is librdkafka's way of saying that it was not told.
             Ok(message) => Outcome::Acknowledged {
@@ -92,14 +111,7 @@ impl ProducerContext for Answers {
                 error: error.to_string(),
             },
         };
-        self.recorder.record(
-            self.process,
-            Event::Answered {
-                partition,
-                value,
-                outcome,
-            },
-        );
+        self.recorder.record(self.process, sent.answered(outcome));
     }
 }
 
@@ -124,13 +136,14 @@ pub(crate) struct Target {
 pub(crate) fn run(
     target: &Target,
     habits: &Habits,
+    mut work: impl Work,
     seed: u64,
     recorder: &Arc<Recorder>,
     stop: &AtomicBool,
 ) -> anyhow::Result<()> {
     let mut random = Random::new(seed);
     while !stop.load(Ordering::Relaxed) {
-        live(target, habits, &mut random, recorder, stop)?;
+        live(target, habits, &mut work, &mut random, recorder, stop)?;
     }
     Ok(())
 }
@@ -139,6 +152,7 @@ pub(crate) fn run(
 fn live(
     target: &Target,
     habits: &Habits,
+    work: &mut impl Work,
     random: &mut Random,
     recorder: &Arc<Recorder>,
     stop: &AtomicBool,
@@ -146,7 +160,6 @@ fn live(
     let process = recorder.new_process();
     let producer = client(target, habits, process, recorder)?;
     let death = Instant::now() + habits.life;
-    let mut sequence = 0;
     while !stop.load(Ordering::Relaxed) {
         if Instant::now() > death {
             // Dropped with all that is on its way, as a program that crashes would.
@@ -157,12 +170,9 @@ fn live(
             recorder.say(&format!("producer {process} cannot go on: {code}: {reason}"));
             return Ok(());
         }
-        let partition = random.below(target.partitions as u64) as Partition;
-        let value = payload::value(process, sequence);
-        sequence += 1;
-        let padding = random.below(400) as usize;
-        recorder.record(process, Event::Invoked { partition, value });
-        send(&producer, target, habits, partition, value, padding, stop);
+        let write = work.next(process, random);
+        recorder.record(process, write.sent.invoked());
+        send(&producer, target, habits, write, stop);
         std::thread::sleep(habits.pace);
     }
     if let Err(error) = producer.flush(Duration::from_secs(60)) {
@@ -199,16 +209,14 @@ fn send(
     producer: &ThreadedProducer<Answers>,
     target: &Target,
     habits: &Habits,
-    partition: Partition,
-    value: Value,
-    padding: usize,
+    write: Write,
     stop: &AtomicBool,
 ) {
-    let bytes = payload::encode(value, padding);
-    let mut record: BaseRecord<'_, (), [u8], _> =
-        BaseRecord::with_opaque_to(&target.topic, Box::new((partition, value)))
-            .partition(partition)
-            .payload(&bytes);
+    let mut record: BaseRecord<'_, [u8], [u8], _> =
+        BaseRecord::with_opaque_to(&target.topic, Box::new(write.sent)).partition(write.sent.partition());
+    record.key = write.key.as_deref();
+    record.payload = write.payload.as_deref();
+    record.headers = write.headers;
     if habits.from_the_future {
         record = record.timestamp(in_two_days());
     }
@@ -237,16 +245,36 @@ pub(crate) fn burst(
     count: u32,
     padding: usize,
 ) -> anyhow::Result<()> {
+    all_at_once(target, habits, recorder, |process| {
+        (0..count)
+            .map(|sequence| Write::of_value(0, payload::value(process, sequence), padding))
+            .collect()
+    })
+}
+
+/// Writes a key of its own, from `first` on, to the end of each partition, so that no partition ends with a
+/// record that compaction may take: who reads up to the last offset is given one there.
+pub(crate) fn mark_ends(target: &Target, recorder: &Arc<Recorder>, first: Key) -> anyhow::Result<()> {
+    let habits = Habits::idempotent(ANSWERED);
+    all_at_once(target, &habits, recorder, |_| {
+        (first..first + target.partitions.unsigned_abs())
+            .map(|key| Write::of_key(partition_of(key, target.partitions), key, 1, Some(0)))
+            .collect()
+    })
+}
+
+fn all_at_once(
+    target: &Target,
+    habits: &Habits,
+    recorder: &Arc<Recorder>,
+    writes: impl FnOnce(Process) -> Vec<Write>,
+) -> anyhow::Result<()> {
     let process = recorder.new_process();
     let producer = client(target, habits, process, recorder)?;
     let never = AtomicBool::new(false);
-    for sequence in 0..count {
-        let value = payload::value(process, sequence);
-        let partition = 0;
-        recorder.record(process, Event::Invoked { partition, value });
-        send(&producer, target, habits, partition, value, padding, &never);
+    for write in writes(process) {
+        recorder.record(process, write.sent.invoked());
+        send(&producer, target, habits, write, &never);
     }
-    producer
-        .flush(Duration::from_secs(60))
-        .context("the burst was not answered")
+    producer.flush(ANSWERED).context("the burst was not answered")
 }

@@ -3,6 +3,7 @@
 
 use std::{
     collections::BTreeMap,
+    fmt::Debug,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -11,10 +12,11 @@ use std::{
 };
 
 use anyhow::{Context, bail};
-use chaos_checker::{Event, Partition, Process, Value};
+use chaos_checker::{Event, Holder, Key, KeyRecord, Partition, Process, Value, Version};
 use rdkafka::{
     ClientConfig, Message, Offset, TopicPartitionList,
     consumer::{BaseConsumer, Consumer as _},
+    message::{BorrowedMessage, Headers as _},
 };
 
 use crate::{payload, producer::Target, random::Random, recorder::Recorder};
@@ -27,6 +29,94 @@ const MOST: usize = 500;
 const AGAIN: u64 = 200;
 /// What a record is called that carries no value of ours: no send ever has this one.
 const NOT_OURS: Value = Value::MAX;
+
+/// What a topic's records are to the history.
+pub(crate) trait Content {
+    /// A record as it is told.
+    type Record: Debug;
+
+    /// What a reader was given.
+    fn record(message: &BorrowedMessage<'_>) -> Self::Record;
+    /// A reader begins somewhere.
+    fn assigned(partition: Partition) -> Event;
+    /// A reader was given these.
+    fn polled(partition: Partition, records: Vec<Self::Record>) -> Event;
+    /// These are there at the end.
+    fn at_the_end(partition: Partition, records: Vec<Self::Record>) -> Event;
+}
+
+/// The topic where each record counts.
+#[derive(Debug)]
+pub(crate) struct OfValues;
+
+impl Content for OfValues {
+    type Record = (i64, Value);
+
+    fn record(message: &BorrowedMessage<'_>) -> Self::Record {
+        let value = message.payload().and_then(payload::decode).unwrap_or(NOT_OURS);
+        (message.offset(), value)
+    }
+
+    fn assigned(partition: Partition) -> Event {
+        Event::Assigned { partition }
+    }
+
+    fn polled(partition: Partition, records: Vec<Self::Record>) -> Event {
+        Event::Polled { partition, records }
+    }
+
+    fn at_the_end(partition: Partition, records: Vec<Self::Record>) -> Event {
+        Event::FinalRead { partition, records }
+    }
+}
+
+/// The compacted topic.
+#[derive(Debug)]
+pub(crate) struct OfKeys;
+
+impl Content for OfKeys {
+    type Record = KeyRecord;
+
+    fn record(message: &BorrowedMessage<'_>) -> Self::Record {
+        let headers = message.headers().into_iter().flat_map(|headers| headers.iter());
+        let headers = headers.map(|header| (header.key.as_bytes(), header.value));
+        key_record(message.offset(), message.key(), message.payload(), headers)
+    }
+
+    fn assigned(partition: Partition) -> Event {
+        Event::KeyAssigned { partition }
+    }
+
+    fn polled(partition: Partition, records: Vec<Self::Record>) -> Event {
+        Event::KeysPolled { partition, records }
+    }
+
+    fn at_the_end(partition: Partition, records: Vec<Self::Record>) -> Event {
+        Event::KeysAtTheEnd {
+            partition,
+            holder: Holder::Clients,
+            records,
+        }
+    }
+}
+
+/// A record of the compacted topic, wherever it was read.
+pub(crate) fn key_record<'a>(
+    offset: i64,
+    key: Option<&[u8]>,
+    payload: Option<&[u8]>,
+    headers: impl Iterator<Item = (&'a [u8], Option<&'a [u8]>)>,
+) -> KeyRecord {
+    let decoded = payload::decode_key(key, payload, headers);
+    // What is not ours was sent by nobody.
+    let (key, version) = decoded.unwrap_or((Key::MAX, Version::MAX));
+    KeyRecord {
+        offset,
+        key,
+        version,
+        tombstone: payload.is_none(),
+    }
+}
 
 fn client(target: &Target, process: Process) -> anyhow::Result<BaseConsumer> {
     ClientConfig::new()
@@ -57,7 +147,7 @@ fn assign(consumer: &BaseConsumer, target: &Target, from: &BTreeMap<Partition, i
 }
 
 /// Reads until told to stop; now and then as a new process that begins a little earlier.
-pub(crate) fn run(
+pub(crate) fn run<C: Content>(
     target: &Target,
     seed: u64,
     recorder: &Arc<Recorder>,
@@ -70,12 +160,12 @@ pub(crate) fn run(
             *position = i64::max(0, *position - random.below(AGAIN) as i64);
         }
         let life = Duration::from_secs(random.between(8, 25));
-        live(target, recorder, stop, &mut next, Instant::now() + life)?;
+        live::<C>(target, recorder, stop, &mut next, Instant::now() + life)?;
     }
     Ok(())
 }
 
-fn live(
+fn live<C: Content>(
     target: &Target,
     recorder: &Recorder,
     stop: &AtomicBool,
@@ -85,10 +175,10 @@ fn live(
     let process = recorder.new_process();
     let consumer = client(target, process)?;
     for partition in 0..target.partitions {
-        recorder.record(process, Event::Assigned { partition });
+        recorder.record(process, C::assigned(partition));
     }
     assign(&consumer, target, next)?;
-    let mut given = Given::default();
+    let mut given = Given::<C>::default();
     while !stop.load(Ordering::Relaxed) && Instant::now() < death {
         match consumer.poll(POLL) {
             Some(Ok(message)) => {
@@ -107,30 +197,36 @@ fn live(
             }
             None => {}
         }
-        given.tell(|partition, records| recorder.record(process, Event::Polled { partition, records }));
+        given.tell(|partition, records| recorder.record(process, C::polled(partition, records)));
     }
-    given.tell(|partition, records| recorder.record(process, Event::Polled { partition, records }));
+    given.tell(|partition, records| recorder.record(process, C::polled(partition, records)));
     Ok(())
 }
 
 /// Records by partition, in the order in which they were given.
-#[derive(Debug, Default)]
-struct Given {
-    records: BTreeMap<Partition, Vec<(i64, Value)>>,
+#[derive(Debug)]
+struct Given<C: Content> {
+    records: BTreeMap<Partition, Vec<C::Record>>,
     count: usize,
 }
 
-impl Given {
-    fn take(&mut self, message: &impl Message) {
-        let value = message.payload().and_then(payload::decode).unwrap_or(NOT_OURS);
-        self.records
-            .entry(message.partition())
-            .or_default()
-            .push((message.offset(), value));
+impl<C: Content> Default for Given<C> {
+    fn default() -> Self {
+        Self {
+            records: BTreeMap::new(),
+            count: 0,
+        }
+    }
+}
+
+impl<C: Content> Given<C> {
+    fn take(&mut self, message: &BorrowedMessage<'_>) {
+        let records = self.records.entry(message.partition()).or_default();
+        records.push(C::record(message));
         self.count += 1;
     }
 
-    fn tell(&mut self, mut to: impl FnMut(Partition, Vec<(i64, Value)>)) {
+    fn tell(&mut self, mut to: impl FnMut(Partition, Vec<C::Record>)) {
         self.count = 0;
         for (partition, records) in std::mem::take(&mut self.records) {
             to(partition, records);
@@ -139,7 +235,7 @@ impl Given {
 }
 
 /// Reads every partition from its beginning to its high watermark, and gives the high watermarks.
-pub(crate) fn read_everything(
+pub(crate) fn read_everything<C: Content>(
     target: &Target,
     recorder: &Recorder,
     patience: Duration,
@@ -154,7 +250,7 @@ pub(crate) fn read_everything(
         ends.insert(partition, high);
     }
     assign(&consumer, target, &BTreeMap::new())?;
-    let mut given = Given::default();
+    let mut given = Given::<C>::default();
     let mut missing: BTreeMap<Partition, i64> = ends
         .iter()
         .filter(|&(_, &end)| end > 0)
@@ -186,6 +282,6 @@ pub(crate) fn read_everything(
     for partition in 0..target.partitions {
         given.records.entry(partition).or_default();
     }
-    given.tell(|partition, records| recorder.record(process, Event::FinalRead { partition, records }));
+    given.tell(|partition, records| recorder.record(process, C::at_the_end(partition, records)));
     Ok(ends)
 }

@@ -18,6 +18,15 @@ use chaos_checker::{Entry, Event, Outcome, Partition, Process};
 /// The harness itself, where it has something to note.
 const HARNESS: Process = 0;
 
+/// The topic that a partition is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Topic {
+    /// The one where each record counts.
+    Values,
+    /// The compacted one.
+    Keys,
+}
+
 /// Takes the events of all clients.
 #[derive(Debug)]
 pub(crate) struct Recorder {
@@ -32,7 +41,7 @@ struct Inner {
     entries: Vec<Entry>,
     file: BufWriter<File>,
     failed: Option<std::io::Error>,
-    last_acknowledgement: BTreeMap<Partition, Instant>,
+    last_acknowledgement: BTreeMap<(Topic, Partition), Instant>,
     acknowledged: u64,
 }
 
@@ -60,12 +69,7 @@ impl Recorder {
 
     pub(crate) fn record(&self, process: Process, event: Event) {
         let mut inner = self.lock();
-        if let Event::Answered {
-            partition,
-            outcome: Outcome::Acknowledged { .. },
-            ..
-        } = event
-        {
+        if let Some(partition) = acknowledged_in(&event) {
             inner.last_acknowledgement.insert(partition, Instant::now());
             inner.acknowledged += 1;
         }
@@ -96,13 +100,13 @@ impl Recorder {
         );
     }
 
-    /// Whether every one of `partitions` has acknowledged something since then.
-    pub(crate) fn all_acknowledged_since(&self, partitions: i32, since: Instant) -> bool {
+    /// Whether every one of so many partitions of a topic has acknowledged something since then.
+    pub(crate) fn all_acknowledged_since(&self, topic: Topic, partitions: i32, since: Instant) -> bool {
         let inner = self.lock();
         (0..partitions).all(|partition| {
             inner
                 .last_acknowledgement
-                .get(&partition)
+                .get(&(topic, partition))
                 .is_some_and(|&at| at > since)
         })
     }
@@ -126,5 +130,22 @@ impl Recorder {
     /// A client thread that panicked had recorded its last event whole.
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Where something was acknowledged by this event.
+const fn acknowledged_in(event: &Event) -> Option<(Topic, Partition)> {
+    match *event {
+        Event::Answered {
+            partition,
+            outcome: Outcome::Acknowledged { .. },
+            ..
+        } => Some((Topic::Values, partition)),
+        Event::KeyAnswered {
+            partition,
+            outcome: Outcome::Acknowledged { .. },
+            ..
+        } => Some((Topic::Keys, partition)),
+        _ => None,
     }
 }

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    net::SocketAddr,
     path::Path,
     sync::{
         Arc,
@@ -10,17 +11,19 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 
 use crate::{
     cluster::{Cluster, ClusterConfig},
-    faults,
+    compacted, faults,
     producer::{self, Habits, Target},
-    reader,
-    recorder::Recorder,
+    reader::{self, OfKeys, OfValues},
+    recorder::{Recorder, Topic},
     replicas,
     schedule::{Schedule, Shape},
     topic::TopicView,
+    watch::{self, Watched},
+    work::Values,
 };
 
 /// After healing, when every node is ready, each partition acknowledges again within this.
@@ -39,6 +42,8 @@ pub(crate) struct Happened {
     /// cluster that does not heal.
     pub(crate) failures: Vec<String>,
     pub(crate) batches_compared: usize,
+    /// What the verdict on the compacted topic depends on.
+    pub(crate) watched: Watched,
 }
 
 /// Plays the seed's schedule for `duration` in the empty directory `dir`.
@@ -55,25 +60,30 @@ pub(crate) fn run(
         dir: dir.to_owned(),
         brokers: shape.brokers,
         controllers: shape.controllers,
-        settings: vec![format!(
-            "broker.session.timeout.ms={}",
-            shape.session_timeout.as_millis()
-        )],
+        settings: vec![
+            format!("broker.session.timeout.ms={}", shape.session_timeout.as_millis()),
+            compacted::BROKER_SETTING.to_owned(),
+        ],
     })?;
     let target = Target {
         bootstrap: cluster.bootstrap().to_owned(),
-        topic: cluster.create_topic(shape.partitions)?,
+        topic: cluster.create_topic("chaos", shape.partitions, &[])?,
         partitions: shape.partitions,
     };
+    let compacted = compacted::create(&cluster)?;
     recorder.say(&format!(
-        "topic {} at {}, data in {}",
+        "topics {} and {} at {}, data in {}",
         target.topic,
+        compacted.topic,
         target.bootstrap,
         dir.display()
     ));
-    let view = TopicView::new(&target)?;
+    let view = TopicView::new(&[&target, &compacted])?;
+    let compacted_view = TopicView::new(&[&compacted])?;
+    let addresses = addresses(&target)?;
     let mut happened = Happened::default();
     let (stop_writing, stop_reading) = (AtomicBool::new(false), AtomicBool::new(false));
+    let stop_watching = AtomicBool::new(false);
     std::thread::scope(|scope| -> anyhow::Result<()> {
         let habits = [
             Habits::idempotent(Duration::from_secs(60)),
@@ -85,13 +95,25 @@ pub(crate) fn run(
         let mut clients = Vec::new();
         for (number, habits) in (1..).zip(habits) {
             let (target, stop) = (&target, &stop_writing);
-            clients.push(scope.spawn(move || producer::run(target, &habits, seed ^ number, recorder, stop)));
+            let work = Values::new(target.partitions);
+            clients.push(
+                scope.spawn(move || producer::run(target, &habits, work, seed ^ number, recorder, stop)),
+            );
+        }
+        for (number, (habits, work)) in (11..).zip(compacted::producers()) {
+            let (target, stop) = (&compacted, &stop_writing);
+            clients.push(
+                scope.spawn(move || producer::run(target, &habits, work, seed ^ number, recorder, stop)),
+            );
         }
         let mut readers = Vec::new();
         for number in 101..103 {
             let (target, stop) = (&target, &stop_reading);
-            readers.push(scope.spawn(move || reader::run(target, seed ^ number, recorder, stop)));
+            readers.push(scope.spawn(move || reader::run::<OfValues>(target, seed ^ number, recorder, stop)));
         }
+        let (keys, stop, number) = (&compacted, &stop_reading, 111);
+        readers.push(scope.spawn(move || reader::run::<OfKeys>(keys, seed ^ number, recorder, stop)));
+        let watcher = scope.spawn(|| watch::run(&compacted_view, &addresses, &stop_watching));
         let played = play(
             &mut cluster,
             &view,
@@ -106,13 +128,17 @@ pub(crate) fn run(
         let wrote = join(clients);
         stop_reading.store(true, Ordering::Relaxed);
         let read = join(readers);
+        stop_watching.store(true, Ordering::Relaxed);
+        happened.watched = watcher.join().map_err(|_| anyhow!("the watcher panicked"))?;
         played.and(wrote).and(read)
     })?;
     recorder.say("everybody has stopped writing");
+    producer::mark_ends(&compacted, recorder, compacted::FIRST_FREE_KEY)?;
     if let Err(error) = view.wait_in_sync(shape.brokers, IN_SYNC_AGAIN) {
         happened.failures.push(format!("after the last write: {error:#}"));
     }
-    let ends = reader::read_everything(&target, recorder, READ)?;
+    let ends = reader::read_everything::<OfValues>(&target, recorder, READ)?;
+    let key_ends = reader::read_everything::<OfKeys>(&compacted, recorder, READ)?;
     let directories: Vec<&Path> = cluster
         .brokers()
         .iter()
@@ -125,8 +151,22 @@ pub(crate) fn run(
         }
         Err(error) => happened.failures.push(format!("comparing replicas: {error:#}")),
     }
+    happened.failures.extend(compacted::record_replicas(
+        &directories,
+        &compacted.topic,
+        &key_ends,
+        recorder,
+    ));
     happened.failures.extend(cluster.fallen()?);
     Ok(happened)
+}
+
+/// Where the brokers are, in their order.
+fn addresses(target: &Target) -> anyhow::Result<Vec<SocketAddr>> {
+    let addresses = target.bootstrap.split(',').map(str::parse);
+    addresses
+        .collect::<Result<_, _>>()
+        .with_context(|| format!("{} are no addresses", target.bootstrap))
 }
 
 /// Faults until the time is over, then healing.
@@ -168,7 +208,15 @@ fn play(
         happened.failures.push(format!("after healing: {error:#}"));
     }
     let ready = Instant::now();
-    while !recorder.all_acknowledged_since(shape.partitions, healed) {
+    let resumed = || {
+        [
+            (Topic::Values, shape.partitions),
+            (Topic::Keys, compacted::PARTITIONS),
+        ]
+        .into_iter()
+        .all(|(topic, partitions)| recorder.all_acknowledged_since(topic, partitions, healed))
+    };
+    while !resumed() {
         if ready.elapsed() > WRITES_RESUME {
             happened.failures.push(format!(
                 "{} s after healing not every partition acknowledges: {:?}",

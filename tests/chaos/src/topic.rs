@@ -1,4 +1,4 @@
-//! What the brokers say about the topic: who leads, who is in sync.
+//! What the brokers say about the topics: who leads, who is in sync.
 
 use std::{
     collections::BTreeSet,
@@ -21,7 +21,7 @@ const ANSWER: Duration = Duration::from_secs(5);
 /// A client that asks for metadata only.
 pub(crate) struct TopicView {
     consumer: BaseConsumer,
-    topic: String,
+    topics: Vec<String>,
 }
 
 /// One partition as a broker describes it.
@@ -34,25 +34,35 @@ pub(crate) struct PartitionState {
 }
 
 impl TopicView {
-    pub(crate) fn new(target: &Target) -> anyhow::Result<Self> {
+    /// Of these topics, of one cluster. There must be one.
+    pub(crate) fn new(targets: &[&Target]) -> anyhow::Result<Self> {
         let consumer = ClientConfig::new()
-            .set("bootstrap.servers", &target.bootstrap)
+            .set("bootstrap.servers", &targets[0].bootstrap)
             .set("reconnect.backoff.max.ms", "500")
             .create()
             .context("cannot make a client")?;
         Ok(Self {
             consumer,
-            topic: target.topic.clone(),
+            topics: targets.iter().map(|target| target.topic.clone()).collect(),
         })
     }
 
+    /// All partitions of all topics.
     pub(crate) fn partitions(&self) -> anyhow::Result<Vec<PartitionState>> {
-        let metadata = self.consumer.fetch_metadata(Some(&self.topic), ANSWER)?;
-        let topic = metadata
+        let mut states = Vec::new();
+        for topic in &self.topics {
+            states.append(&mut self.partitions_of(topic)?);
+        }
+        Ok(states)
+    }
+
+    fn partitions_of(&self, topic: &str) -> anyhow::Result<Vec<PartitionState>> {
+        let metadata = self.consumer.fetch_metadata(Some(topic), ANSWER)?;
+        let described = metadata
             .topics()
             .first()
-            .context("the cluster answered without the topic")?;
-        Ok(topic
+            .with_context(|| format!("the cluster answered without {topic}"))?;
+        Ok(described
             .partitions()
             .iter()
             .map(|partition| PartitionState {
@@ -63,9 +73,9 @@ impl TopicView {
             .collect())
     }
 
-    /// The broker that leads a partition; `None` while none does, or nobody says so.
+    /// The broker that leads a partition of the first topic; `None` while none does, or nobody says so.
     pub(crate) fn leader(&self, partition: Partition) -> Option<u32> {
-        let states = self.partitions().ok()?;
+        let states = self.partitions_of(&self.topics[0]).ok()?;
         states
             .iter()
             .find(|state| state.partition == partition)

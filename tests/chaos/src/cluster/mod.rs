@@ -139,11 +139,16 @@ impl Cluster {
         }
     }
 
-    /// A topic with a replica on every broker.
-    pub(crate) fn create_topic(&self, partitions: i32) -> anyhow::Result<String> {
-        let topic = format!("chaos-{}", Uuid::new_v4().simple());
+    /// A topic with a replica on every broker; its name begins with `name`. `configs` are `key=value`.
+    pub(crate) fn create_topic(
+        &self,
+        name: &str,
+        partitions: i32,
+        configs: &[String],
+    ) -> anyhow::Result<String> {
+        let topic = format!("{name}-{}", Uuid::new_v4().simple());
         let (partitions, factor) = (partitions.to_string(), self.brokers.len().to_string());
-        self.ottla_in_time(&[
+        let mut arguments = vec![
             "topics",
             "create",
             &topic,
@@ -153,7 +158,11 @@ impl Cluster {
             &factor,
             "--bootstrap-server",
             &self.bootstrap,
-        ])?;
+        ];
+        for config in configs {
+            arguments.extend(["--config", config]);
+        }
+        self.ottla_in_time(&arguments)?;
         Ok(topic)
     }
 
