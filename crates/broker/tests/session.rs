@@ -302,7 +302,8 @@ async fn a_fenced_broker_resigns_and_registers_anew() {
 async fn a_broker_without_contact_resigns_by_itself() {
     let mut controller = FakeController::start(101).await;
     controller.say_active(Some(controller.active_in(1)));
-    let mut broker = Broker::with_timeout(&[&controller], Duration::from_millis(400));
+    // Long enough that it is not over before the broker is up, however busy the machine is.
+    let mut broker = Broker::with_timeout(&[&controller], Duration::from_secs(2));
     let mut session = controller.next_session().await;
     bring_up(&mut session, 7, 0).await;
     broker.status(|status| status.is_ready()).await;
