@@ -17,6 +17,17 @@ require cargo cc make kcat kill
 export PROPTEST_RNG_SEED="${PROPTEST_RNG_SEED:-1}"
 export CLIENTS_SEED="${CLIENTS_SEED:-1}"
 
+# What may explain a failure later.
+descriptors=$(ulimit -Hn)
+if [ "$descriptors" != unlimited ] && [ "$descriptors" -lt 8192 ]; then
+  echo "test: a process may open only $descriptors files here (ulimit -Hn): brokers of the tests may want up to 8192" >&2
+fi
+read -r first_port _ 2>/dev/null </proc/sys/net/ipv4/ip_local_port_range || first_port=32768
+if [ "$first_port" -lt 32768 ]; then
+  echo "test: this machine gives ports from $first_port on to whoever connects (net.ipv4.ip_local_port_range): a node of the" \
+    "tests that starts again may find its own, below 32768, taken" >&2
+fi
+
 step() {
   echo
   echo "== $* ($(date +%T))"
