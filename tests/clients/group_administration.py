@@ -5,7 +5,7 @@ import tempfile
 from concurrent.futures import ThreadPoolExecutor
 
 import java_tools
-from cluster import wait_until
+from cluster import NeverHappened, wait_until
 from group_scenarios import Row, Scenario, Step, join
 from members import CONFLUENT, CONSUMER, kinds
 
@@ -20,11 +20,20 @@ class GroupsTool:
 
     def __init__(self, bootstrap):
         # A coordinator may be dead when it begins.
-        self._place = ["--bootstrap-server", bootstrap, "--timeout", "60000"]
+        self._place = ["--bootstrap-server", bootstrap, "--timeout", "180000"]
 
     def output(self, *arguments):
         """What it prints; it must succeed."""
-        return java_tools.output("kafka-consumer-groups", *self._place, *arguments)
+        done = self._run(*arguments)
+        # Its exit code is 0 in any case.
+        assert done.returncode == 0 and "command failed" not in done.stdout, f"{arguments}: {done.stdout}{done.stderr}"
+        return done.stdout
+
+    def _run(self, *arguments):
+        done = java_tools.run("kafka-consumer-groups", *self._place, *arguments)
+        if "TimeoutException" in done.stdout + done.stderr:
+            raise NeverHappened(f"{arguments}: {done.stdout}{done.stderr}")
+        return done
 
     def table(self, *arguments):
         """The rows that it prints, as dictionaries by the column's name."""
@@ -37,7 +46,7 @@ class GroupsTool:
 
     def refused(self, *arguments):
         """What it says, whatever it ends with."""
-        done = java_tools.run("kafka-consumer-groups", *self._place, *arguments)
+        done = self._run(*arguments)
         return done.stdout + done.stderr
 
 
@@ -45,8 +54,9 @@ def expect(found, wanted, what):
     assert found == wanted, f"{what}: {found} instead of {wanted}"
 
 
-def expect_in_the_end(look):
-    """Calls `look`, which expects something, until it finds that: a coordinator may be dead, a group rebalance."""
+def expect_in_the_end(run, look):
+    """Calls `look`, which expects something, until it finds that: a coordinator may be dead, a group rebalance. The time
+    begins anew whenever one is killed."""
     unlike = []
 
     def is_found():
@@ -58,7 +68,7 @@ def expect_in_the_end(look):
             unlike.append(other)
             return False
 
-    wait_until(is_found, lambda: f"{type(unlike[-1]).__name__}: {unlike[-1]}")
+    wait_until(is_found, lambda: f"{type(unlike[-1]).__name__}: {unlike[-1]}", progress=lambda: len(run.kills))
 
 
 def _tool(run):
@@ -96,15 +106,16 @@ def _list(run):
         (["--type", other], None),
     ]
 
-    def is_listed(form):
+    def look(form):
         arguments, wanted = form
         found = [row for row in tool.table("--list", *arguments) if row["GROUP"] == run.group]
-        return [{column: row[column] for column in wanted or row} for row in found] == ([wanted] if wanted else [])
+        listed = [{column: row[column] for column in wanted or row} for row in found]
+        expect(listed, [wanted] if wanted else [], f"listed by {arguments}")
 
     with ThreadPoolExecutor(2) as both:
         # Nobody may coordinate the group at the moment.
-        list(both.map(lambda form: wait_until(lambda: is_listed(form), f"listed otherwise than {form}"), forms))
-    wait_until(lambda: run.group in tool.output("--list").split(), "not listed")
+        list(both.map(lambda form: expect_in_the_end(run, lambda: look(form)), forms))
+    expect_in_the_end(run, lambda: expect(run.group in tool.output("--list").split(), True, "listed"))
 
 
 def _refuse(run):
@@ -126,15 +137,15 @@ def _leave(run):
     for member in list(run.members):
         run.stop(member)
     # Whoever left while the coordinator was dead is a member until its session is over.
-    wait_until(lambda: _is_empty(run), "somebody is a member yet")
+    expect_in_the_end(run, lambda: _expect_empty(run))
     expect(_committed(run), run.history.ends(), "committed when everybody has left")
     run.observer.stop_watching()
 
 
-def _is_empty(run):
+def _expect_empty(run):
     # Not with librdkafka's admin client, which ends the process (an assertion) when a coordinator dies under it.
     rows = _tool(run).table("--describe", "--group", run.group, "--state")
-    return [row["STATE"] for row in rows] == ["Empty"]
+    expect([row["STATE"] for row in rows], ["Empty"], "state when everybody has left")
 
 
 def _committed(run):
@@ -216,7 +227,7 @@ ADMINISTRATION = Scenario(
     "kafka-consumer-groups",
     [
         join(2),
-        Step("is described", lambda run: expect_in_the_end(lambda: _describe(run))),
+        Step("is described", lambda run: expect_in_the_end(run, lambda: _describe(run))),
         Step("is listed", _list),
         Step("refuses while it has members", _refuse),
         Step("everybody leaves", _leave),

@@ -108,7 +108,7 @@ class Crowd:
             found = {row["GROUP"]: (row["CURRENT-OFFSET"], row["LAG"]) for row in rows if row["GROUP"] in self.histories}
             expect(found, dict.fromkeys(self.histories, (str(end), "0")), "described")
 
-        expect_in_the_end(look)
+        expect_in_the_end(self, look)
 
     def _judge(self, is_over=True):
         return [problem for history in self.histories.values() for problem in history.violations(True, is_over)]
