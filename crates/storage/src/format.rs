@@ -25,6 +25,8 @@ pub const TEMP_SUFFIX: &str = ".tmp";
 /// In a partition's directory while the log directory's checkpoint of what is compacted must not be
 /// believed: one line, the offset up to which. Ottla's own.
 pub const CLEANER_CHECKPOINT_VOID_FILE: &str = "cleaner-checkpoint-void";
+/// In a partition's directory: what the log says of itself, against checkpoints that may be older. Ottla's own.
+pub const OWN_CHECKPOINT_FILE: &str = "log-checkpoint";
 /// Appended to the names of a segment that compaction is writing; a crash may leave them behind.
 pub const CLEANED_SUFFIX: &str = ".cleaned";
 /// Appended to the names of a segment that compaction has written, until it has replaced the old ones.

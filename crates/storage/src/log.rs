@@ -15,6 +15,7 @@ mod compact;
 mod crash_tests;
 mod damage;
 mod open;
+mod own_checkpoint;
 #[cfg(test)]
 mod power_loss_tests;
 mod read;
@@ -26,6 +27,7 @@ mod truncate;
 mod window;
 
 use std::{
+    collections::VecDeque,
     path::{Path, PathBuf},
     sync::{
         Arc, OnceLock,
@@ -33,6 +35,7 @@ use std::{
     },
 };
 
+use self::own_checkpoint::{Bounds, OwnCheckpoint};
 use arc_swap::{ArcSwap, Guard};
 use parking_lot::{Mutex, RwLock};
 use protocol::{LeaderEpoch, Offset, ProducerId};
@@ -66,6 +69,9 @@ pub struct Log {
     end: AtomicI64,
     durable: AtomicI64,
     recovery_point: AtomicI64,
+    own_checkpoint: OwnCheckpoint,
+    /// No checkpoint file will tell the recovery point.
+    is_alone: bool,
     /// Where compaction goes on.
     first_dirty: compact::FirstDirty,
     generation: AtomicU64,
@@ -78,6 +84,8 @@ pub struct Log {
     closed: AtomicBool,
     /// Of the log directory that holds the log; one that nobody manages has none.
     home: OnceLock<Arc<DirectoryHealth>>,
+    /// Not listed any more; their files still have their names.
+    unlisted: Mutex<VecDeque<Arc<Segment>>>,
     deleted: Mutex<Vec<retention::Deleted>>,
     /// Held, before the writer lock, by what takes segments out of the list or gives others their
     /// names. Appends do not need it, and so do not wait for the disk where it does.
@@ -140,6 +148,13 @@ impl Log {
     /// blocking.
     pub fn recovery_point(&self) -> Offset {
         Offset(self.recovery_point.load(Ordering::Acquire))
+    }
+
+    fn bounds(&self) -> Bounds {
+        Bounds {
+            recovery_point: self.recovery_point(),
+            log_start: self.log_start_offset(),
+        }
     }
 
     /// Bytes of batches in the log. Not blocking.

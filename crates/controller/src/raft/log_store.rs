@@ -190,6 +190,7 @@ impl LogStore {
         let options = OpenOptions {
             recovery_point: None,
             log_start_offset: log_start,
+            is_alone: true,
             clean_shutdown: false,
             now_ms,
         };

@@ -27,6 +27,7 @@ fn closed_log(dir: &Path) {
     let options = OpenOptions {
         recovery_point: None,
         log_start_offset: Offset::ZERO,
+        is_alone: false,
         clean_shutdown: false,
         now_ms: T0,
     };

@@ -251,6 +251,37 @@ fn a_crash_in_a_truncation_leaves_no_segment_without_its_transaction_index() {
     assert!(left.contains(&2) && left.contains(&(bases.len() - 1)), "{left:?}");
 }
 
+/// What retention could not rename is not forgotten: nobody else would delete it before the next start.
+#[test]
+fn a_deletion_that_fails_half_way_is_finished_later() {
+    let log = TestLog::new(small());
+    for sequence in 0..40 {
+        lead(&log, sequenced(1, 0, sequence), 0);
+    }
+    log.flush().expect("flush");
+    let refused = Cell::new(false);
+    let full = move |operation: &'static str, path: &Path| {
+        let is_second = operation == "rename" && !path.ends_with("00000000000000000000.log");
+        if is_second && path.extension().is_some_and(|kind| kind == "log") && !refused.replace(true) {
+            return Err(Errno::NOSPC.into());
+        }
+        Ok(())
+    };
+    let deleted = faults::with(full, || log.advance_log_start(Offset(40)));
+    assert!(deleted.is_err());
+    assert_eq!(log.log_start_offset(), Offset(40));
+    let logs = || {
+        let entries = fs::read_dir(log.dir()).expect("list");
+        let paths = entries.map(|entry| entry.expect("entry").path());
+        paths
+            .filter(|path| path.extension().is_some_and(|kind| kind == "log"))
+            .count()
+    };
+    assert!(logs() > 1);
+    log.remove_deleted();
+    assert_eq!(logs(), 1);
+}
+
 /// Retention may have hundreds of files to rename and to unlink: whoever appends must not wait for one of
 /// them.
 #[test]

@@ -12,7 +12,7 @@ use arc_swap::ArcSwap;
 use parking_lot::{Mutex, RwLock};
 use protocol::Offset;
 
-use super::{Log, SegmentList, Writer, compact};
+use super::{Log, SegmentList, Writer, compact, own_checkpoint::OwnCheckpoint};
 use crate::{
     disk,
     durable_file::read_if_present,
@@ -28,12 +28,14 @@ use crate::{
 };
 
 /// What is known of a log before it is opened, from the checkpoint files of its log directory.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct OpenOptions {
-    /// Everything below has been synced; `None`: not known, everything is scanned.
+    /// Everything below has been synced, as the last checkpoint says; `None`: it does not name the log.
     pub recovery_point: Option<Offset>,
     /// The log start offset of the last checkpoint.
     pub log_start_offset: Offset,
+    /// There are no checkpoints of this log: each roll makes all before it durable, and the log tells so itself.
+    pub is_alone: bool,
     /// The log was closed properly: nothing is scanned.
     pub clean_shutdown: bool,
     /// The time, ms since 1970.
@@ -58,10 +60,12 @@ impl Log {
         let created = !dir.exists();
         std::fs::create_dir_all(dir).map_err(StorageError::io("create", dir))?;
         let files = Arc::new(LogFiles::new(dir.to_owned()));
+        let (own_checkpoint, options) = OwnCheckpoint::open(dir, options)?;
         compact::complete_swaps(dir)?;
         let mut found = look(dir, &files)?;
         let was_empty = found.segments.is_empty();
         let mut opened = if was_empty {
+            forget_all_snapshots(dir)?;
             let first = Segment::create(&files, options.log_start_offset, config.index_interval_bytes)?;
             found.segments.push(Arc::new(first));
             Opened::empty(found.segments, options)
@@ -108,6 +112,8 @@ impl Log {
             end: AtomicI64::new(end.0),
             durable: AtomicI64::new(end.0),
             recovery_point: AtomicI64::new(end.0),
+            own_checkpoint,
+            is_alone: options.is_alone,
             first_dirty: compact::FirstDirty::open(dir)?,
             generation: AtomicU64::new(0),
             epochs: RwLock::new(opened.epochs),
@@ -116,6 +122,7 @@ impl Log {
             failure: OnceLock::new(),
             closed: AtomicBool::new(false),
             home: OnceLock::new(),
+            unlisted: Mutex::default(),
             deleted: Mutex::default(),
             structure: Mutex::new(()),
             writer: Mutex::new(writer),
@@ -212,6 +219,7 @@ impl Opened {
                 disk::remove(&segment.path(kind))?;
             }
         }
+        forget_all_snapshots(&files.dir())?;
         self.segments = vec![Arc::new(Segment::create(
             files,
             start,
@@ -332,7 +340,7 @@ fn open_segments(
     recovery.epochs.truncate_from_end(segments[begin].base());
     forget_unsynced_indexes(&segments[..begin], segments[begin].base(), synced)?;
     let tail = recovery.run(&mut segments, begin)?;
-    forget_unsynced_snapshots(dir, synced, &recovery.snapshots)?;
+    forget_unsynced_snapshots(dir, synced.min(tail.end), &recovery.snapshots)?;
     // The indexes of all that was walked are written anew, and synced with the first flush.
     for segment in &segments[begin.min(segments.len() - 1)..] {
         segment.hold_for_write()?;
@@ -356,7 +364,7 @@ fn open_segments(
     })
 }
 
-/// Removes the producer snapshots above the recovery point, but for those that were just written: they may be
+/// Removes the producer snapshots above what is synced and still there, but for those that were just written: they may be
 /// of batches that were lost, and other batches have their offsets now. The flush that makes their offsets durable syncs
 /// that they are gone, or they would come back as good ones.
 fn forget_unsynced_snapshots(dir: &Path, synced: Offset, written: &[Offset]) -> Result<(), StorageError> {
@@ -365,6 +373,11 @@ fn forget_unsynced_snapshots(dir: &Path, synced: Offset, written: &[Offset]) -> 
         .iter()
         .filter(|&snapshot| *snapshot > synced && !written.contains(snapshot))
         .try_for_each(|&snapshot| disk::remove(&producer_snapshot::snapshot_path(dir, snapshot)))
+}
+
+/// Of a log that begins anew: whatever producers wrote is gone.
+fn forget_all_snapshots(dir: &Path) -> Result<(), StorageError> {
+    producer_snapshot::remove_snapshots_above(dir, Offset(-1))
 }
 
 /// Removes the index files of the segment that ends where the synced part does, unless it is walked: it may

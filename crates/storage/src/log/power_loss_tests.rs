@@ -179,3 +179,137 @@ fn what_a_start_has_removed_is_gone_for_good_with_the_flush_of_a_later_one() {
         "{operations:?}"
     );
 }
+
+/// Checkpoints are written every few seconds: one from before a truncation says that more is synced than there is.
+#[test]
+fn a_checkpoint_from_before_a_truncation_is_not_believed() {
+    let TestLog { dir: _dir, log } = TestLog::new(small());
+    for sequence in 0..10 {
+        lead(&log, sequenced(1, 0, sequence), 0);
+    }
+    log.flush().expect("flush");
+    let checkpoint = synced_below(10);
+    log.truncate_to(Offset(6)).expect("truncate");
+    for sequence in 6..8 {
+        lead(&log, sequenced(1, 0, sequence), 1);
+    }
+    log.flush().expect("flush");
+    let synced = log.active().size();
+    lead(&log, sequenced(1, 0, 8), 1);
+    lead(&log, sequenced(1, 0, 9), 1);
+    let (dir, active) = (log.dir(), log.active().path(FileKind::Log));
+    let size = log.active().size();
+    drop(log);
+
+    // The process was killed: what was never synced is synced before it counts as durable.
+    let mut opened = None;
+    let operations = operations_of(|| opened = Some(Log::open(&dir, small(), checkpoint)));
+    let (log, report) = opened.expect("opened").expect("opens");
+    let name = active.file_name().expect("name").display().to_string();
+    assert!(operations.contains(&format!("sync {name}")), "{operations:?}");
+    assert_eq!((log.durable_offset(), report.lost), (Offset(10), false));
+    drop(log);
+
+    // The power failed: of the two last batches there are a header, and zeroes in the body's place.
+    cut(&active, synced + 62);
+    fs::OpenOptions::new()
+        .write(true)
+        .open(&active)
+        .and_then(|file| file.set_len(size))
+        .expect("zeroes");
+    let (log, report) = Log::open(&dir, small(), checkpoint).expect("nothing synced is damaged");
+    assert_eq!(log.log_end_offset(), Offset(8));
+    assert_eq!(read_all(&log, 0, 1 << 20).len(), 8);
+    assert!(report.lost, "that was a whole header once");
+}
+
+/// Nobody knows a recovery point of a log that is younger than the last checkpoint. Its second segment
+/// may be on the disk, and the end of its first one not.
+#[test]
+fn a_young_log_that_lost_the_end_of_its_first_segment_ends_there() {
+    for torn in [false, true] {
+        let TestLog { dir: _dir, log } = with_a_segment_behind_a_gap();
+        let dir = log.dir();
+        if torn {
+            let first = FileKind::Log.path(&dir, Offset(0));
+            cut(&first, fs::metadata(&first).expect("stat").len() + 5);
+        }
+        drop(log);
+        let (log, report) = Log::open(&dir, small(), OpenOptions::default()).expect("opens");
+        assert_eq!((log.log_end_offset(), log.segment_count()), (Offset(4), 1));
+        assert!(!report.lost);
+    }
+}
+
+/// A log without checkpoints, such as a controller's, never has a hole: what lies before a segment is synced first.
+#[test]
+fn a_log_that_is_alone_is_synced_up_to_its_last_segment() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let path = dir.path().join("t-0");
+    let options = OpenOptions {
+        is_alone: true,
+        ..OpenOptions::default()
+    };
+    let (log, _) = Log::open(&path, small(), options).expect("opens");
+    lead(&log, sequenced(1, 0, 0), 0);
+    log.flush().expect("flush");
+    let journal = Journal::of(&path);
+    let moments = journal.moments(|| {
+        faults::with(journal.hook(), || {
+            for sequence in 1..4 {
+                lead(&log, sequenced(1, 0, sequence), 0);
+                log.roll(0).expect("roll");
+            }
+            lead(&log, sequenced(1, 0, 4), 0);
+            log.flush().expect("flush");
+        });
+    });
+    let mut ends = Vec::new();
+    for (moment, seed) in moments.iter().zip(0..) {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let path = dir.path().join("t-0");
+        moment.leave(Order::Files, seed, &path);
+        let (log, report) = Log::open(&path, small(), options)
+            .unwrap_or_else(|error| panic!("before {}: {error}", moment.before));
+        assert!(!report.lost, "before {}", moment.before);
+        let held = read_all(&log, 0, 1 << 20);
+        assert_eq!(
+            held.len() as i64,
+            log.log_end_offset().0,
+            "before {}",
+            moment.before
+        );
+        ends.push(log.log_end_offset().0);
+    }
+    assert!(ends.contains(&1) && ends.last() == Some(&5), "{ends:?}");
+}
+
+/// DeleteRecords took three segments, and the name of the oldest came back: it lies below the start, and what was
+/// acknowledged behind the hole stays.
+#[test]
+fn what_a_deletion_leaves_is_not_a_lost_end() {
+    let TestLog { dir: _dir, log } = TestLog::new(small());
+    let mut bases = Vec::new();
+    for sequence in 0..35 {
+        if sequence % 10 == 0 {
+            log.roll(0).expect("roll");
+            bases.push(log.active().base());
+        }
+        lead(&log, sequenced(1, 0, sequence), 0);
+    }
+    log.flush().expect("flush");
+    let dir = log.dir();
+    let oldest = FileKind::Log.path(&dir, bases[0]);
+    let bytes = fs::read(&oldest).expect("read");
+    log.advance_log_start(Offset(30)).expect("advance");
+    drop(log);
+    fs::write(&oldest, bytes).expect("write");
+    // The last checkpoint is from when there was one segment.
+    let (log, report) = Log::open(&dir, small(), synced_below(10)).expect("opens");
+    assert_eq!(
+        (log.log_start_offset(), log.log_end_offset(), report.lost),
+        (Offset(30), Offset(35), false)
+    );
+    let held = read_all(&log, 30, 1 << 20);
+    assert_eq!(held.len(), 5);
+}

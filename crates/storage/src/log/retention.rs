@@ -65,7 +65,7 @@ impl Log {
             }
             self.lift_start(&mut writer, offset)
         };
-        self.discard(&structure, &gone)?;
+        self.discard(&structure, gone)?;
         drop(structure);
         self.remove_deleted();
         Ok(())
@@ -105,15 +105,20 @@ impl Log {
         let start = self.segments.load()[expired].base();
         let gone = self.lift_start(&mut writer, start);
         drop(writer);
-        self.discard(&structure, &gone)?;
+        let count = gone.len();
+        self.discard(&structure, gone)?;
         drop(structure);
         self.remove_deleted();
-        Ok(gone.len())
+        Ok(count)
     }
 
     /// Removes the files of segments that were deleted `file.delete.delay.ms` ago. Returns how many
     /// files went.
     pub fn remove_deleted(&self) -> usize {
+        let some_left = !self.unlisted.lock().is_empty();
+        if some_left && let Err(error) = self.discard(&self.structure.lock(), Vec::new()) {
+            tracing::warn!(log = %self.files.dir().display(), %error, "deleted segments keep their names for now");
+        }
         let delay = self.config.load().file_delete_delay;
         // Nobody who deletes more waits until these are gone.
         let due: Vec<_> = self
@@ -193,19 +198,27 @@ impl Log {
     }
 
     /// Gives the files of segments that are not listed any more, the oldest first, to
-    /// [`Log::remove_deleted`].
-    fn discard(&self, _structure: &MutexGuard<'_, ()>, gone: &[Arc<Segment>]) -> Result<(), StorageError> {
-        if gone.is_empty() {
+    /// [`Log::remove_deleted`]. What an error leaves is the next call's.
+    fn discard(&self, _structure: &MutexGuard<'_, ()>, gone: SegmentList) -> Result<(), StorageError> {
+        let mut unlisted = self.unlisted.lock();
+        unlisted.extend(gone);
+        if unlisted.is_empty() && !self.own_checkpoint.hides_start(self.log_start_offset()) {
             return Ok(());
         }
         let (dir, first) = (self.files.dir(), self.segments.load()[0].base());
-        if self.recovery_point() <= first {
+        if self.recovery_point() <= first || self.writer.lock().unsynced_snapshots.contains(&first) {
             // No flush has come this far: what is known of producers from here on is not on the disk yet.
             disk::sync_if_present(&self.files.path(FileKind::ProducerSnapshot, first))?;
             disk::sync_dir(&dir)?;
         }
-        for segment in gone {
+        let bounds = self.bounds();
+        if let Err(error) = self.own_checkpoint.tell(&dir, bounds, bounds) {
+            // A full disk gets room by this.
+            tracing::warn!(log = %dir.display(), %error, "segments are deleted before the log tells its start");
+        }
+        while let Some(segment) = unlisted.front() {
             self.delete_files(segment)?;
+            unlisted.pop_front();
         }
         producer_snapshot::remove_snapshots_below(&dir, first)
     }

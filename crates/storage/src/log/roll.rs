@@ -5,7 +5,7 @@ use std::{fs::File, sync::Arc};
 use protocol::{Offset, batch::BatchHeader};
 use rustix::fs::FallocateFlags;
 
-use super::{Log, Writer};
+use super::{Bounds, Log, Writer};
 use crate::{
     disk,
     error::StorageError,
@@ -97,6 +97,7 @@ impl Log {
         let base = self.log_end_offset();
         active.write_indexes()?;
         self.write_snapshot(writer, base)?;
+        self.tell_before_roll(&active, base)?;
         let next = Segment::create(&self.files, base, self.config.load().index_interval_bytes)?;
         if writer.reserved > active.size() {
             // Gives back what was reserved; that it stays reserved would only be a waste.
@@ -114,6 +115,26 @@ impl Log {
         writer.active_dirty = false;
         writer.directory_dirty = true;
         self.begin_active(writer);
+        Ok(())
+    }
+
+    /// Once there is a second segment, recovery must know up to where all is synced: a hole above that is what a power
+    /// loss has left.
+    fn tell_before_roll(&self, active: &Segment, base: Offset) -> Result<(), StorageError> {
+        let (dir, now) = (self.files.dir(), self.bounds());
+        if self.is_alone {
+            // Alone, a log has few rolls, and nobody else who would call anything synced.
+            let file = active.hold_for_write()?;
+            disk::sync_data(&file, &active.path(FileKind::Log)).map_err(|error| self.fail(&error))?;
+            let synced = Bounds {
+                recovery_point: base,
+                ..now
+            };
+            return self.own_checkpoint.tell(&dir, synced, now);
+        }
+        if self.own_checkpoint.is_unknown() {
+            self.own_checkpoint.tell(&dir, now, now)?;
+        }
         Ok(())
     }
 

@@ -4,7 +4,7 @@ use std::sync::{Arc, atomic::Ordering};
 
 use protocol::Offset;
 
-use super::{Log, SegmentList, Writer};
+use super::{Bounds, Log, SegmentList, Writer};
 use crate::{
     disk, error::StorageError, format::FileKind, producer_snapshot, producers::ProducerState, scan::Scanner,
     segment::Segment,
@@ -43,6 +43,7 @@ impl Log {
         };
         let gone: SegmentList = segments[at + 1..].to_vec();
         self.first_dirty.void_above(&self.files.dir(), end)?;
+        self.tell_before_end(end)?;
 
         self.lower_end(&mut writer, end);
         target.set_size(cut.position);
@@ -74,6 +75,7 @@ impl Log {
         self.check_usable(&writer)?;
         let directory = disk::open(&self.files.dir())?;
         self.first_dirty.void_above(&self.files.dir(), offset)?;
+        self.tell_before_end(offset)?;
         let old = self.segments.load_full();
         self.start.store(offset.0, Ordering::Release);
         self.lower_end(&mut writer, offset);
@@ -98,6 +100,19 @@ impl Log {
             }
             Err(error) => Err(self.fail(&error)),
         }
+    }
+
+    /// Checkpoints that were written before the log ends at `end` must not be believed after it.
+    fn tell_before_end(&self, end: Offset) -> Result<(), StorageError> {
+        let until_now = self.bounds();
+        let now = Bounds {
+            recovery_point: until_now.recovery_point.min(end),
+            log_start: until_now.log_start.min(end),
+        };
+        if now == until_now {
+            return Ok(());
+        }
+        self.own_checkpoint.tell(&self.files.dir(), now, until_now)
     }
 
     /// The offsets of the shorter log. Whoever sees the next generation sees these, and files that

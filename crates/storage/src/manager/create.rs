@@ -313,6 +313,7 @@ fn options(recovery_point: Option<Offset>, log_start: Option<Offset>) -> OpenOpt
     OpenOptions {
         recovery_point,
         log_start_offset: log_start.unwrap_or(Offset::ZERO),
+        is_alone: false,
         clean_shutdown: false,
         now_ms: wall_clock_ms(),
     }

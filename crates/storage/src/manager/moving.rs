@@ -132,6 +132,7 @@ impl LogManager {
                 let options = OpenOptions {
                     recovery_point: None,
                     log_start_offset: current.log_start_offset(),
+                    is_alone: false,
                     clean_shutdown: false,
                     now_ms: wall_clock_ms(),
                 };
@@ -360,6 +361,7 @@ pub(super) fn reopen(clean_shutdown: bool) -> OpenOptions {
     OpenOptions {
         recovery_point: None,
         log_start_offset: Offset::ZERO,
+        is_alone: false,
         clean_shutdown,
         now_ms: wall_clock_ms(),
     }

@@ -280,6 +280,7 @@ impl LogManager {
         let options = OpenOptions {
             recovery_point: offsets.recovery_point,
             log_start_offset: offsets.log_start.unwrap_or(Offset::ZERO),
+            is_alone: false,
             clean_shutdown,
             now_ms: wall_clock_ms(),
         };

@@ -58,6 +58,7 @@ pub(crate) fn unclean() -> OpenOptions {
     OpenOptions {
         recovery_point: None,
         log_start_offset: Offset::ZERO,
+        is_alone: false,
         clean_shutdown: false,
         now_ms: 0,
     }

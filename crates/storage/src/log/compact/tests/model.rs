@@ -115,12 +115,12 @@ proptest! {
     #[test]
     fn a_compacted_log_says_what_the_whole_log_said(
         deletes in any::<bool>(),
-        steps in proptest::collection::vec((any_step(), any_crash()), 1..50),
+        steps in proptest::collection::vec((any_step(), any_crash(), any::<bool>()), 1..50),
     ) {
         let mut world = World::new(deletes);
         faults::with(world.journal.hook(), || {
-            for (step, crash) in steps {
-                world.take(step, crash);
+            for (step, crash, checkpoints) in steps {
+                world.take(step, crash, checkpoints);
                 world.check();
             }
             world.finish();

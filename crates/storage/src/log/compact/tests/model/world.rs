@@ -57,7 +57,9 @@ pub(super) struct World {
     durable: i64,
     /// Nothing below may be cut: it may have been cleaned by.
     stable: i64,
-    /// What the last checkpoint says.
+    /// Where the log was asked to start.
+    start: Offset,
+    /// What the last checkpoint says, which may be from long ago.
     checkpoint: Checkpoint,
 }
 
@@ -81,6 +83,7 @@ impl Checkpoint {
         OpenOptions {
             recovery_point: Some(self.recovery_point),
             log_start_offset: self.log_start,
+            is_alone: false,
             clean_shutdown,
             now_ms: 0,
         }
@@ -105,12 +108,15 @@ impl World {
             epoch: 1,
             durable: 0,
             stable: 0,
+            start: Offset::ZERO,
             checkpoint,
         }
     }
 
-    pub(super) fn take(&mut self, step: Step, crash: Option<Crash>) {
-        self.checkpoint = Checkpoint::of(&self.log);
+    pub(super) fn take(&mut self, step: Step, crash: Option<Crash>, checkpoints: bool) {
+        if checkpoints {
+            self.checkpoint = Checkpoint::of(&self.log);
+        }
         match step {
             Step::Append {
                 records,
@@ -147,14 +153,16 @@ impl World {
             }
             Step::Retain => {
                 let (now, upper) = (self.now, Offset(self.durable));
-                self.trim(crash, |log| {
+                self.perform(crash, Order::Files, |log| {
                     log.delete_expired(now, upper).expect("retention");
                 });
             }
             Step::DeleteRecords { at } => {
                 let start = self.log.log_start_offset().0;
                 let to = start + at.index((self.durable - start) as usize + 1) as i64;
-                self.trim(crash, |log| log.advance_log_start(Offset(to)).expect("advance"));
+                self.perform(crash, Order::Files, |log| {
+                    log.advance_log_start(Offset(to)).expect("advance");
+                });
             }
             Step::Truncate { at } => self.truncate(at, crash),
             Step::Reopen { properly } => {
@@ -310,7 +318,6 @@ impl World {
         // What was acknowledged; the rest may still be cut.
         self.log.flush().expect("flush");
         self.durable = self.log.durable_offset().0;
-        self.checkpoint = Checkpoint::of(&self.log);
         self.stable = self.durable;
         let before = self.holding();
         let (stable, now) = (self.stable, self.now);
@@ -324,25 +331,14 @@ impl World {
         }
     }
 
-    /// Moves the log's start. A crash leaves it where it was, or on its way: whoever asked asks again.
-    fn trim(&mut self, crash: Option<Crash>, action: impl FnOnce(&Log)) {
-        let (crashes, before) = (crash.is_some(), self.log.log_start_offset());
-        let mut start = before;
-        self.perform(crash, Order::Files, |log| {
-            action(log);
-            start = log.log_start_offset();
-        });
-        if crashes {
-            let left = self.log.log_start_offset();
-            assert!(
-                (before..=start).contains(&left),
-                "{left} is not from {before} to {start}"
-            );
-            // Whatever is left of them can be read.
-            let _ = records(&self.log);
-            self.log.advance_log_start(start).expect("advance");
-        }
-        assert_eq!(self.log.log_start_offset(), start);
+    /// A crash leaves the log's start where it was, on its way, or where a checkpoint told long ago: whoever asked
+    /// asks again.
+    fn ask_for_start(&mut self) {
+        assert!(self.log.log_start_offset() <= self.start);
+        // Whatever is left can be read.
+        let _ = records(&self.log);
+        self.log.advance_log_start(self.start).expect("advance");
+        assert_eq!(self.log.log_start_offset(), self.start);
     }
 
     fn truncate(&mut self, at: prop::sample::Index, crash: Option<Crash>) {
@@ -396,15 +392,18 @@ impl World {
     ) {
         let Some(crash) = crash else {
             self.written.extend(action(&self.log));
+            self.start = self.log.log_start_offset();
             return self.forget_above();
         };
         let before = self.log.log_end_offset().0;
         let (log, mut written) = (&self.log, Vec::new());
         let moments = self.journal.moments(|| written = action(log));
         self.written.extend(written);
+        self.start = self.log.log_start_offset();
         let after = self.log.log_end_offset().0;
         let least = if crash.power { self.durable } else { before }.min(after);
         self.recover(&crash, order, moments, least..=before.max(after));
+        self.ask_for_start();
         self.forget_above();
         self.rewrite_aborted_above();
     }
@@ -419,8 +418,6 @@ impl World {
     ) {
         let (mut order, mut highest) = (order, *ends.end());
         let config = self.log.config().as_ref().clone();
-        // A truncation is told to the checkpoint.
-        self.checkpoint.recovery_point = self.checkpoint.recovery_point.min(Offset(*ends.start()));
         for round in 0..CRASHES_MAX {
             let seed = crash.seed.wrapping_add(round);
             let moment = moments.swap_remove(crash.moment.index(moments.len()));
@@ -458,15 +455,15 @@ impl World {
             }
             (order, highest) = (Order::Files, end);
         }
+        self.checkpoint = Checkpoint::of(&self.log);
     }
 
     /// The process ends and begins again.
     fn reopen(&mut self, properly: bool) {
         let end = self.log.log_end_offset();
-        self.checkpoint = Checkpoint {
-            recovery_point: self.checkpoint.recovery_point.min(end),
-            ..Checkpoint::of(&self.log)
-        };
+        if properly {
+            self.checkpoint = Checkpoint::of(&self.log);
+        }
         let checkpoint = self.checkpoint;
         let config = self.log.config().as_ref().clone();
         let (log, report) =
@@ -478,6 +475,8 @@ impl World {
         }
         self.log.log = log;
         assert_sound_files(&self.log.dir());
+        self.ask_for_start();
+        self.checkpoint = Checkpoint::of(&self.log);
     }
 
     /// Cleans all there is, and looks at it once more.
