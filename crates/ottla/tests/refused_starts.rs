@@ -19,7 +19,7 @@ use support::{
 };
 
 /// A refusal takes no longer, however busy the machine is.
-const AT_ONCE: Duration = Duration::from_secs(30);
+const AT_ONCE: Duration = Duration::from_secs(60);
 /// What takes an election, or a second complaint.
 const A_WHILE: Duration = Duration::from_secs(60);
 

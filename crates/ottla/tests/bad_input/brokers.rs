@@ -28,7 +28,7 @@ use crate::{
 };
 
 /// A change in the cluster has reached everybody within this, however busy the machine is.
-const SETTLED: Duration = Duration::from_secs(30);
+const SETTLED: Duration = Duration::from_secs(60);
 
 /// Node 1, which is broker and controller, and broker 2 beside it.
 struct Two {

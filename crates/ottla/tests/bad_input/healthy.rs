@@ -22,7 +22,7 @@ use crate::{
 /// Between two rounds: it shall see every moment, not take the machine.
 const BREATH: Duration = Duration::from_millis(3);
 /// Nothing that a healthy client asks for takes longer, however busy the machine is.
-const UNDISTURBED: Duration = Duration::from_secs(20);
+const UNDISTURBED: Duration = Duration::from_secs(45);
 
 /// What the client has done so far.
 #[derive(Debug, Default)]

@@ -8,7 +8,7 @@ const MIB: u64 = 1 << 20;
 const REQUEST: usize = 4 << 20;
 /// What such a request may add to the node's memory, its own bytes on their way included. Decoded, the first of
 /// them would take 235 MB.
-const ADDED: u64 = 64 * MIB;
+const ADDED: u64 = 128 * MIB;
 
 #[test]
 fn requests_of_many_small_things() {

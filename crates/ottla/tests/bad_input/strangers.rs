@@ -20,6 +20,11 @@ const SPOKEN: Duration = Duration::from_secs(60);
 /// One line of a kind in so long.
 const EVERY: Duration = Duration::from_secs(10);
 
+/// The most lines of a kind that are in a log which is so old.
+pub(crate) fn most_lines(age: Duration) -> usize {
+    1 + age.as_secs().div_ceil(EVERY.as_secs()) as usize
+}
+
 /// Sends strangers, fifty and then as many as it takes, until the log has the line; it has it once in a
 /// while and not once for each.
 fn one_line(scene: &Scene, what: &str, line: &str, stranger: impl Fn()) {
@@ -33,8 +38,7 @@ fn one_line(scene: &Scene, what: &str, line: &str, stranger: impl Fn()) {
         thread::sleep(EVERY / 100);
     }
     let lines = scene.node.log().matches(line).count();
-    let most = 1 + began.elapsed().as_secs() / EVERY.as_secs() + 1;
-    assert!(lines as u64 <= most, "{what}: {lines} lines");
+    assert!(lines <= most_lines(began.elapsed()), "{what}: {lines} lines");
     let log = scene.node.log();
     let said = log.lines().find(|entry| entry.contains(line)).unwrap_or_default();
     scene.after(

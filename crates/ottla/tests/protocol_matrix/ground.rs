@@ -18,7 +18,8 @@ use uuid::Uuid;
 
 use crate::support::{Client, DevNode, topic_name};
 
-pub(crate) const TIMEOUT_MS: i32 = 20_000;
+/// Less than a client's patience, so that an answer says what took too long.
+pub(crate) const TIMEOUT_MS: i32 = 50_000;
 
 /// A topic of a case's own.
 pub(crate) struct Topic {

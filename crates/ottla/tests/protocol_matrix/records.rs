@@ -1,7 +1,5 @@
 //! Produce and Fetch: what was sent is what comes back, in every pair of versions.
 
-use std::time::{Duration, Instant};
-
 use bytes::{BufMut, Bytes, BytesMut};
 use kafka_protocol::messages::{
     FetchRequest, FetchResponse, InitProducerIdRequest, ProduceRequest, TransactionalId,
@@ -187,9 +185,8 @@ pub(crate) fn fetch(node: &DevNode, version: i16) {
     );
     assert_eq!((answer.error_code, answer.records.as_deref()), (0, Some(&[][..])));
 
-    // A fetch that waits is woken by what is produced.
-    let waiting = fetch_request(version, &topic, 3).with_max_wait_ms(60_000);
-    let began = Instant::now();
+    // A fetch that waits is woken by what is produced: it would wait for longer than the client.
+    let waiting = fetch_request(version, &topic, 3).with_max_wait_ms(300_000);
     let correlation_id = client.send(version, &waiting);
     produce_batch(&mut node.client(), &topic, batch(&[b"d"]));
     let answer = partition(
@@ -198,7 +195,6 @@ pub(crate) fn fetch(node: &DevNode, version: i16) {
         client.receive::<FetchRequest>(version, correlation_id),
     );
     assert_eq!(records_of(&answer.records.unwrap())[0].0.base_offset, Offset(3));
-    assert!(began.elapsed() < Duration::from_secs(25), "it was not woken");
 
     let beyond = partition(
         version,
