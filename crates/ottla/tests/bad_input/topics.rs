@@ -126,8 +126,8 @@ fn numbers_that_are_none() {
         assert_eq!(answer.error_code, ErrorCode::InvalidPartitions.code(), "{count}");
         scene.after(&format!("CreatePartitions, {count}"), "INVALID_PARTITIONS");
     }
-    let grown = scene.resident_mib().saturating_sub(before);
-    assert!(grown < 100, "{grown} MiB");
+    // Other tests have the same node, and what they needed for a while.
+    scene.expect_given_back(before, 100, "numbers that are none");
 
     let many = create(&mut client, wished("numbers", 200_000, 1));
     assert_eq!(many, ErrorCode::InvalidPartitions, "{many}");
