@@ -189,6 +189,12 @@ pub enum ReplicaError {
         /// Where it ends.
         log_end: Offset,
     },
+    /// What the leader said about the log was said about another end of it: it is asked again.
+    #[error("the leader's answer is not about a log that ends at {log_end}")]
+    Outdated {
+        /// Where the log ends.
+        log_end: Offset,
+    },
     /// Checksum, offsets or epochs of the data are wrong: it was damaged on its way or at the leader.
     #[error("the data is damaged")]
     Damaged,

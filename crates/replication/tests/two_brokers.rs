@@ -10,7 +10,7 @@ use std::sync::{
 
 use parking_lot::Mutex;
 use protocol::{LeaderEpoch, Offset, TopicPartition};
-use replication::{Acks, FetchRead, ProgressListener, ReadRefused, RoleError};
+use replication::{Acks, FetchRead, ProgressListener, ReadRefused, ReplicaError, RoleError};
 use storage::{FlushFailed, FlushListener, ManagerConfig};
 use support::{
     Broker, Cluster, ONE, TWO, append, eventually, fetch_once, join_isr, produce, read_from, replicate, soon,
@@ -270,16 +270,29 @@ async fn data_of_an_older_leader_or_out_of_place_is_refused() {
         follower.append_replicated(epoch, previous, read.batches.clone(), Offset(0), Offset(0))
     };
     assert!(send(LeaderEpoch(0), Offset(7)).await.is_err(), "not next");
+    let before = follower.following().expect("it follows").position;
     send(LeaderEpoch(0), Offset(0)).await.unwrap();
     assert!(send(LeaderEpoch(0), Offset(0)).await.is_err(), "already here");
+    let diverged = (Some(LeaderEpoch(0)), Offset(0));
+    let cut = follower.truncate_for(LeaderEpoch(0), before, diverged).await;
+    assert!(matches!(cut, Err(ReplicaError::Outdated { log_end: Offset(1) })));
+    let restarted = follower.restart_at(LeaderEpoch(0), Offset(1)).await;
+    assert!(matches!(
+        restarted,
+        Err(ReplicaError::Outdated { log_end: Offset(1) })
+    ));
     one.cluster.elect(tp, ONE, &[ONE, TWO]);
     two.catch_up().await;
     assert!(send(LeaderEpoch(0), Offset(1)).await.is_err(), "older epoch");
     assert!(matches!(
         follower
-            .truncate_for(LeaderEpoch(0), (Some(LeaderEpoch(0)), Offset(0)))
+            .truncate_for(
+                LeaderEpoch(0),
+                follower.following().expect("it follows").position,
+                diverged
+            )
             .await,
-        Err(replication::ReplicaError::Role(RoleError::Fenced { .. }))
+        Err(ReplicaError::Role(RoleError::Fenced { .. }))
     ));
     assert_eq!(follower.offsets().log_end, Offset(1));
     one.stop().await;

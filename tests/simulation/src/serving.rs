@@ -3,7 +3,7 @@
 
 use protocol::{BrokerEpoch, BrokerId, ErrorCode, LeaderEpoch, Offset, TopicPartition};
 use replication::streams::stream_state::{
-    FollowerStream, FollowerView, Lane, LeaderStream, LeaderView, Mend, Order, ReadOrder, Work,
+    FollowerStream, FollowerView, Lane, LeaderStream, LeaderView, Mend, MendWork, Order, ReadOrder, Work,
 };
 use replication::streams::{HEARTBEAT, SILENCE};
 use replication::{
@@ -321,7 +321,7 @@ impl Broker {
                         }
                     }
                     Work::Mend(work) => {
-                        let mended = self.mend(work.partition, work.leader_epoch, work.mend, context);
+                        let mended = self.mend(&work, context);
                         if let Some(stream) = self.stream(leader) {
                             stream.on_mended(work.partition, mended, now);
                         }
@@ -379,14 +379,22 @@ impl Broker {
     }
 
     /// The rules of `Partition::truncate_for` and `Partition::restart_at`.
-    fn mend(&mut self, tp: TopicPartition, epoch: LeaderEpoch, mend: Mend, context: &mut Context) -> bool {
-        if !self.follows(tp, epoch) || self.is_held(tp) {
+    fn mend(&mut self, work: &MendWork, context: &mut Context) -> bool {
+        let tp = work.partition;
+        if !self.follows(tp, work.leader_epoch) || self.is_held(tp) {
             return false;
         }
         let Some(log) = self.disk.logs.get_mut(&tp) else {
             return false;
         };
-        let target = match mend {
+        let now = log.position(self.pretends);
+        let target = match work.mend {
+            Mend::Truncate { .. }
+                if (now.last_epoch, now.log_end) != (work.judged.last_epoch, work.judged.log_end) =>
+            {
+                return false;
+            }
+            Mend::Restart { log_start } if log.end() >= log_start => return false,
             Mend::Truncate { epoch, end_offset } => {
                 let own = epoch.and_then(|epoch| log.epochs.end_offset(epoch, log.end()));
                 let own_end = own.map_or(Offset::ZERO, |(_, end)| end);

@@ -146,17 +146,22 @@ impl Partition {
     }
 
     /// Cuts the log to where it and the leader's can still agree, after the leader of `leader_epoch`
-    /// answered [`crate::FetchVerdict::Diverged`] with `diverged` (KIP-101, KIP-279). The fetch that
-    /// follows either continues or diverges again, further back.
+    /// answered [`crate::FetchVerdict::Diverged`] with `diverged` (KIP-101, KIP-279) to a fetch at `judged`. The
+    /// fetch that follows either continues or diverges again, further back.
+    ///
+    /// A log that does not end there any more is left as it is: within one leader epoch, what has come since came
+    /// from that leader, and has perhaps been acknowledged.
     pub async fn truncate_for(
         &self,
         leader_epoch: LeaderEpoch,
+        judged: Position,
         diverged: (Option<LeaderEpoch>, Offset),
     ) -> Result<Position, ReplicaError> {
         let partition = self.this();
         let cut = self
             .strand
             .run(move || {
+                partition.check_judged(judged)?;
                 partition.cut(leader_epoch, |end, start| {
                     let (epoch, leader_end) = diverged;
                     let own_end =
@@ -173,7 +178,7 @@ impl Partition {
     }
 
     /// Begins anew, empty, at the leader's log start: the leader of `leader_epoch` no longer has what
-    /// follows the replica's log end.
+    /// follows the replica's log end. A log that has reached the leader's is left as it is.
     pub async fn restart_at(
         &self,
         leader_epoch: LeaderEpoch,
@@ -183,11 +188,18 @@ impl Partition {
         let restarted = self
             .strand
             .run(move || {
-                partition.core.lock().state.check_follows(leader_epoch)?;
+                let log_end = {
+                    let core = partition.core.lock();
+                    core.state.check_follows(leader_epoch)?;
+                    core.end
+                };
+                if log_end >= log_start {
+                    return Err(ReplicaError::Outdated { log_end });
+                }
                 tracing::warn!(
                     topic = %partition.topic,
                     partition = %partition.tp.partition,
-                    log_end = %partition.log.load().log_end_offset(),
+                    %log_end,
                     %log_start,
                     "the leader's log does not reach back to this replica's: beginning anew"
                 );
@@ -195,6 +207,17 @@ impl Partition {
             })
             .await;
         restarted.map_err(|_| ReplicaError::Busy)?
+    }
+
+    /// On the strand: whether the log ends where the leader has judged it, with the same history before.
+    fn check_judged(&self, judged: Position) -> Result<(), ReplicaError> {
+        let core = self.core.lock();
+        let now = core.position(&self.log.load());
+        if (now.last_epoch, now.log_end) == (judged.last_epoch, judged.log_end) {
+            Ok(())
+        } else {
+            Err(ReplicaError::Outdated { log_end: now.log_end })
+        }
     }
 
     /// On the strand: truncates to what `target` computes from the log's end and start.

@@ -138,8 +138,13 @@ impl Model {
         true
     }
 
-    fn truncate(&mut self, leader_epoch: LeaderEpoch, epoch: Option<LeaderEpoch>, end: Offset) -> bool {
-        if leader_epoch != self.epoch {
+    fn truncate(&mut self, work: &MendWork, epoch: Option<LeaderEpoch>, end: Offset) -> bool {
+        let Position {
+            last_epoch, log_end, ..
+        } = self.position();
+        if work.leader_epoch != self.epoch
+            || (last_epoch, log_end) != (work.judged.last_epoch, work.judged.log_end)
+        {
             return false;
         }
         let own = epoch.and_then(|epoch| epoch_end(&self.follower, epoch));
@@ -150,10 +155,10 @@ impl Model {
     }
 
     fn restart(&mut self, leader_epoch: LeaderEpoch, log_start: Offset) -> bool {
-        if leader_epoch != self.epoch {
+        let start = log_start.get() as usize;
+        if leader_epoch != self.epoch || self.follower.len() >= start {
             return false;
         }
-        let start = log_start.get() as usize;
         // What lies below the leader's start is gone there; the model fills it in so that offsets stay
         // indexes.
         self.follower = self.leader[..start].to_vec();
@@ -164,7 +169,7 @@ impl Model {
 
     pub(crate) fn mend(&mut self, work: &MendWork) -> bool {
         match work.mend {
-            Mend::Truncate { epoch, end_offset } => self.truncate(work.leader_epoch, epoch, end_offset),
+            Mend::Truncate { epoch, end_offset } => self.truncate(work, epoch, end_offset),
             Mend::Restart { log_start } => self.restart(work.leader_epoch, log_start),
         }
     }

@@ -96,7 +96,10 @@ impl FollowerPartitions for ReplicaManager {
         Box::pin(async move {
             let outcome = match work.mend {
                 Mend::Truncate { epoch, end_offset } => {
-                    replica.truncate_for(work.leader_epoch, (epoch, end_offset)).await
+                    let diverged = (epoch, end_offset);
+                    replica
+                        .truncate_for(work.leader_epoch, work.judged, diverged)
+                        .await
                 }
                 Mend::Restart { log_start } => replica.restart_at(work.leader_epoch, log_start).await,
             };

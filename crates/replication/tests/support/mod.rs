@@ -335,7 +335,7 @@ pub(crate) async fn fetch_once(leader: &Broker, follower: &Broker, tp: TopicPart
     };
     match from.on_follower_fetch(follower.id, follower.epoch, &fetch) {
         Ok(FetchVerdict::Diverged { epoch, end_offset }) => {
-            to.truncate_for(following.leader_epoch, (epoch, end_offset))
+            to.truncate_for(following.leader_epoch, following.position, (epoch, end_offset))
                 .await
                 .expect("truncated");
         }

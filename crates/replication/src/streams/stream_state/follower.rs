@@ -407,7 +407,7 @@ impl FollowerStream {
         let Phase::Settling(after) = followed.phase else {
             return;
         };
-        let leader_epoch = followed.leader_epoch;
+        let (leader_epoch, judged) = (followed.leader_epoch, followed.told);
         match after {
             After::Start => {
                 followed.phase = Phase::Starting;
@@ -426,6 +426,7 @@ impl FollowerStream {
                 self.work.push_back(Work::Mend(MendWork {
                     partition,
                     leader_epoch,
+                    judged,
                     mend,
                 }));
             }

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use protocol::{LeaderEpoch, Offset, StreamGeneration, TopicPartition};
 
-use crate::exchange::Following;
+use crate::exchange::{Following, Position};
 use crate::streams::wire::Fetch;
 
 /// Which replicas share a stream. Those that catch up have their own, with its own credit, so that
@@ -58,6 +58,9 @@ pub struct MendWork {
     pub partition: TopicPartition,
     /// The epoch that must still be followed.
     pub leader_epoch: LeaderEpoch,
+    /// Where the log stood when the leader judged it. A log that is to be truncated must still end there: the other
+    /// lane may have mended it since, and what was then appended may be committed.
+    pub judged: Position,
     /// What is to be done.
     pub mend: Mend,
 }
@@ -72,7 +75,7 @@ pub enum Mend {
         /// Where it ends there.
         end_offset: Offset,
     },
-    /// It begins anew, empty, at the leader's log start.
+    /// It begins anew, empty, at the leader's log start, which it must still end before.
     Restart {
         /// The leader's log start.
         log_start: Offset,
