@@ -75,6 +75,15 @@ class Kind:
         return self.client == AIOKAFKA
 
     @property
+    def may_commit_backwards(self):
+        """Whether an asynchronous commit may take effect after a later one that was waited for.
+
+        librdkafka (2.16) sends one again whose coordinator died. Its answer comes with a poll only: whoever must give his
+        partitions away, and commits what he has read once more, cannot know that the former is still under way.
+        """
+        return self.client == CONFLUENT
+
+    @property
     def commits(self):
         """The ways of committing that the client has."""
         return _COMMITS[self.client]
