@@ -65,6 +65,7 @@ pub fn run(data: &[u8]) {
     let options = OpenOptions {
         recovery_point: (flags & SYNCED != 0).then_some(Offset(3)),
         log_start_offset: Offset::ZERO,
+        is_alone: false,
         clean_shutdown: flags & CLEAN != 0,
         now_ms: NOW_MS,
     };
@@ -131,6 +132,7 @@ fn use_log(dir: &Path, log: Log, trusted: bool) {
         OpenOptions {
             recovery_point,
             log_start_offset: start,
+            is_alone: false,
             clean_shutdown: true,
             now_ms: NOW_MS,
         },

@@ -3,8 +3,8 @@
 //! Those are written every few seconds, and may be older than a truncation or a deletion when the machine stops.
 //! Believed then, they would call synced what was written after a truncation and never synced, and take what a
 //! deletion has left for a log that lost its end. So a file in the log's own directory tells how far the log is
-//! synced and where it starts, durably, before either goes down and before segments go; and with each of them
-//! which checkpoints are older than the file:
+//! synced and where it starts, durably, before either goes down and before segments go or are compacted; and with each of
+//! them which checkpoints are older than the file:
 //!
 //! ```text
 //! 0

@@ -71,6 +71,10 @@ impl Log {
         let base = old[0].base();
         // All that can fail without consequence comes first.
         let directory = disk::open(&dir)?;
+        // Producers are known from the snapshots above: a checkpoint from before would have recovery drop them, and replay
+        // what is not there any more.
+        let bounds = self.bounds();
+        self.own_checkpoint.tell(&dir, bounds, bounds)?;
         let renamed =
             |kind, from, to| disk::rename(&suffixed(&dir, kind, base, from), &suffixed(&dir, kind, base, to));
         // Of what was written only the transaction index may not be there: few logs have one.
