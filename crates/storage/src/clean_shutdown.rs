@@ -2,8 +2,9 @@
 //!
 //! Two small checksummed files of our own. `clean-shutdown` is written last of all by a process that
 //! closed every log, and removed first of all by the next; it bears the broker epoch of
-//! that run (KIP-966), for whoever looks into the directory. `last-boot` bears the kernel's boot id while a
-//! process runs: after an unclean stop the same id means that the page cache survived.
+//! that run (KIP-966), for whoever looks into the directory. `last-boot` bears the kernel's boot id from when the
+//! controller knows what an earlier stop may have lost: after an unclean stop the same id means that the page cache
+//! survived, and that nothing is left to be told.
 
 use std::{fs, io, path::Path};
 
@@ -53,6 +54,11 @@ pub fn take_marker(dir: &Path) -> io::Result<Option<CleanShutdown>> {
     Ok(epoch.map(|epoch: i64| CleanShutdown {
         broker_epoch: (epoch >= 0).then_some(BrokerEpoch(epoch)),
     }))
+}
+
+/// Forgets on which kernel run `dir` was used last.
+pub fn forget_last_boot(dir: &Path) -> io::Result<()> {
+    remove_durably(&dir.join(LAST_BOOT))
 }
 
 /// Notes that a process on the kernel run `boot_id` uses `dir` from now on.

@@ -143,6 +143,8 @@ pub struct LogManager {
     directories: Vec<DataDirectory>,
     /// Configured directories that could not be used at the start, and why.
     unusable: Vec<(PathBuf, String)>,
+    /// The kernel's run.
+    boot_id: String,
     bell: Arc<Bell>,
     replicas: RwLock<Replicas>,
     names: NameLocks,

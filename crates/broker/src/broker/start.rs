@@ -198,6 +198,11 @@ impl Broker {
 
         // From here on the ports are served for good.
         drop(early);
+        tokio::spawn(note_registration(
+            Arc::clone(&logs),
+            context.broker_epoch.clone(),
+            stop.child_token(),
+        ));
         tokio::spawn(http::keep_up(metrics.clone(), stop.child_token()));
         let open = watch::Sender::new(false);
         let (opened, status) = (open.subscribe(), session.status());
@@ -324,6 +329,23 @@ async fn open_logs(
         ..ManagerConfig::new(config.log_dirs.clone(), config.node_id)
     };
     Ok(tokio::task::spawn_blocking(move || LogManager::open(config, &boot_id())).await??)
+}
+
+/// Notes that the controller knows of what may be lost, once the registration that told it is committed.
+async fn note_registration(
+    logs: Arc<LogManager>,
+    mut broker_epoch: watch::Receiver<Option<BrokerEpoch>>,
+    stop: CancellationToken,
+) {
+    let registered = broker_epoch.wait_for(Option::is_some);
+    let registered = matches!(stop.run_until_cancelled(registered).await, Some(Ok(_)));
+    if !registered {
+        return;
+    }
+    match tokio::task::spawn_blocking(move || logs.losses_are_known()).await {
+        Ok(Ok(())) | Err(_) => {}
+        Ok(Err(error)) => warn!(%error, "after an unclean stop the next start takes the page cache for lost"),
+    }
 }
 
 async fn open_replicas(

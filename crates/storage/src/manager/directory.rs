@@ -23,7 +23,9 @@ use crate::{
         CLEANER_OFFSETS, CheckpointError, LOG_START_OFFSETS, OffsetsByPartition, PartitionName,
         RECOVERY_POINTS, TOPIC_IDS, TopicIdsByPartition, read_offsets, read_topic_ids, write_by_partition,
     },
-    clean_shutdown::{CleanShutdown, read_last_boot, same_boot, take_marker, write_last_boot},
+    clean_shutdown::{
+        CleanShutdown, forget_last_boot, read_last_boot, same_boot, take_marker, write_last_boot,
+    },
     disk,
     durable_file::sync_dir,
     error::StorageError,
@@ -230,12 +232,33 @@ impl DataDirectory {
             clean: take_marker(path).map_err(io)?,
             same_boot: self.new || last_boot.is_some_and(|last| same_boot(&last, boot_id)),
         };
-        // On a full disk the older boot id stays, which no later boot has: that is the safe side.
-        match write_last_boot(path, boot_id).map_err(StorageError::io("write", path)) {
-            Err(error) if error.is_exhaustion() => tracing::warn!(%error, "the boot id was not noted"),
-            other => other?,
+        if found.new || found.clean.is_some() {
+            self.note_boot(boot_id)?;
         }
         Ok(found)
+    }
+
+    /// Notes the kernel's run, once there is no loss that is not told yet: until then each start after an unclean
+    /// stop finds another run's id, or none.
+    pub(super) fn note_boot(&self, boot_id: &str) -> Result<(), StorageError> {
+        let path = &self.path;
+        let last_boot = read_last_boot(path).map_err(StorageError::io("read", path))?;
+        if last_boot.is_some_and(|last| same_boot(&last, boot_id)) {
+            return Ok(());
+        }
+        // On a full disk the older boot id stays, which no later boot has: that is the safe side.
+        match write_last_boot(path, boot_id).map_err(StorageError::io("write", path)) {
+            Err(error) if error.is_exhaustion() => {
+                tracing::warn!(%error, "the boot id was not noted");
+                Ok(())
+            }
+            noted => noted,
+        }
+    }
+
+    /// Forgets the kernel's run: something is lost, whatever became of the page cache.
+    pub(super) fn forget_boot(&self) -> Result<(), StorageError> {
+        forget_last_boot(&self.path).map_err(StorageError::io("remove the boot id of", &self.path))
     }
 
     pub(super) fn path(&self) -> &Path {

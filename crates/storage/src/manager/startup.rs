@@ -52,7 +52,7 @@ pub struct StartupReport {
     pub clean: bool,
     /// The broker epoch under which the last process closed them: all of them, and all under the same.
     pub previous_broker_epoch: Option<BrokerEpoch>,
-    /// The kernel has not been booted since the directories were last used, or they are new: what was
+    /// The kernel has not been booted since [`LogManager::losses_are_known`], or the directories are new: what was
     /// in the page cache is not lost.
     pub same_boot: bool,
     /// Bytes that recovery read.
@@ -77,6 +77,15 @@ enum Loaded {
 }
 
 impl LogManager {
+    /// The controller has heard what the [`StartupReport`] says of losses: the next start need not say it again.
+    /// Blocking.
+    pub fn losses_are_known(&self) -> Result<(), StorageError> {
+        self.directories
+            .iter()
+            .filter(|directory| !directory.is_offline())
+            .try_for_each(|directory| directory.note_boot(&self.boot_id))
+    }
+
     /// Opens the log directories of a broker, formatting empty ones, and every log in them. Refused
     /// before anything is changed: a directory of another node or cluster, one that another process
     /// uses, one that holds other things but no `meta.properties`, two of the same id.
@@ -108,6 +117,7 @@ impl LogManager {
             config,
             directories,
             unusable,
+            boot_id: boot_id.to_owned(),
             bell,
             replicas: RwLock::new(Replicas::default()),
             names: NameLocks::default(),
@@ -117,6 +127,18 @@ impl LogManager {
             cleaners,
         };
         manager.load_all(&found, &mut report)?;
+        if !report.damaged.is_empty() {
+            // A start after this one must say so too, unless the controller has heard of it by then: the checkpoints of the
+            // shorter logs no longer will.
+            for directory in &manager.directories {
+                match directory.forget_boot() {
+                    Err(error) if error.is_exhaustion() || error.is_failing_disk() => {
+                        tracing::warn!(%error, "a loss would not be told after another stop");
+                    }
+                    other => other?,
+                }
+            }
+        }
         for directory in 0..manager.directories.len() {
             match manager.checkpoint_directory(directory) {
                 Err(error) if error.is_exhaustion() => tracing::warn!(%error, "checkpoint put off"),
