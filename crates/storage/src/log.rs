@@ -150,6 +150,12 @@ impl Log {
         Offset(self.recovery_point.load(Ordering::Acquire))
     }
 
+    /// Notes that a checkpoint says `recovery_point`, which was the log's in `generation`.
+    pub(crate) fn note_checkpoint(&self, recovery_point: Offset, generation: u64) {
+        self.own_checkpoint
+            .note_checkpoint(recovery_point, || self.generation() == generation);
+    }
+
     fn bounds(&self) -> Bounds {
         Bounds {
             recovery_point: self.recovery_point(),

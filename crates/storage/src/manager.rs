@@ -301,18 +301,28 @@ impl LogManager {
         if home.is_offline() {
             return Ok(());
         }
-        home.write_checkpoints(|| self.offsets_of(directory))
-            .inspect_err(|error| home.health().note(error))
-    }
-
-    fn offsets_of(&self, directory: usize) -> CheckpointedOffsets {
-        let mut offsets = CheckpointedOffsets::default();
-        for (partition, hosted) in self.replicas.read().open_logs() {
-            if hosted.directory == directory {
-                offsets.insert(&hosted.name, offsets_of(partition, &hosted.log));
+        let mut told = Vec::new();
+        home.write_checkpoints(|| {
+            let mut offsets = CheckpointedOffsets::default();
+            for (partition, hosted) in self.replicas.read().open_logs() {
+                if hosted.directory == directory {
+                    let generation = hosted.log.generation();
+                    let of_log = offsets_of(partition, &hosted.log);
+                    offsets.insert(&hosted.name, of_log);
+                    told.extend(
+                        of_log
+                            .recovery_point
+                            .map(|point| (Arc::clone(&hosted.log), point, generation)),
+                    );
+                }
             }
+            offsets
+        })
+        .inspect_err(|error| home.health().note(error))?;
+        for (log, recovery_point, generation) in told {
+            log.note_checkpoint(recovery_point, generation);
         }
-        offsets
+        Ok(())
     }
 
     /// Ends the background work, closes every log, and marks the directories whose logs all closed as

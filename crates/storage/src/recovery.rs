@@ -3,7 +3,8 @@
 //! Recovery keeps every whole valid batch whose offsets follow and whose epoch does not decrease.
 //! Below the recovery point everything was synced: damage there is an error, never a cut. Above it, a
 //! torn tail is what a crash leaves and is cut, and so is what lies behind a gap: a power loss may take the
-//! end of one segment and leave the next. Without a recovery point only the last segment may be cut.
+//! end of one segment and leave the next. Where no checkpoint tells the recovery point, other damage than that
+//! may be cut from the last segment only.
 
 use std::sync::Arc;
 
@@ -45,6 +46,9 @@ pub(crate) struct Recovery {
     pub(crate) epochs: EpochCache,
     /// Where snapshots of them were written; not synced.
     pub(crate) snapshots: Vec<Offset>,
+    /// A checkpoint named the log. What the log told itself may be from long ago: above it, but for the last segment, only
+    /// what a crash leaves is cut.
+    pub(crate) is_checkpointed: bool,
     /// Whether segments were removed. Their names may come back until the directory is synced, even of segments that were
     /// empty: nothing must be appended before, or they would begin in the middle of it.
     pub(crate) removed: bool,
@@ -214,16 +218,18 @@ impl Recovery {
     ) -> Result<(), StorageError> {
         let segment = Arc::clone(&segments[at]);
         let first_cut = at + usize::from(valid == segment.size());
+        let end_is_torn = || is_torn(&segment, valid, next, &damage);
+        let is_last = first_cut + 1 >= segments.len();
         let allowed = match self.synced_below {
-            Some(synced) => next >= synced,
-            None => first_cut + 1 >= segments.len(),
+            Some(synced) if self.is_checkpointed => next >= synced,
+            Some(synced) => next >= synced && (is_last || end_is_torn()?),
+            None => is_last,
         };
         if !allowed {
             return Err(segment.corrupt(valid, damage));
         }
         let later = segments.split_off(at + 1);
-        let torn =
-            later.iter().all(|segment| segment.size() == 0) && is_torn(&segment, valid, next, &damage)?;
+        let torn = later.iter().all(|segment| segment.size() == 0) && end_is_torn()?;
         let cut = segment.size() - valid + later.iter().map(|segment| segment.size()).sum::<u64>();
         tracing::warn!(segment = %segment.path(FileKind::Log).display(), position = valid, bytes = cut, torn, %damage,
             "the end of the log is not valid and is cut");

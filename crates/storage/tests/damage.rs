@@ -6,10 +6,7 @@ use std::{fs, path::PathBuf};
 
 use proptest::prelude::*;
 use protocol::{Offset, batch::Batches};
-use storage::{
-    Damage, Log, RecoveryReport, StorageError,
-    format::{FileKind, OWN_CHECKPOINT_FILE},
-};
+use storage::{Damage, Log, RecoveryReport, StorageError, format::FileKind};
 use support::*;
 
 /// Segment files in order, with their bytes.
@@ -181,8 +178,6 @@ fn without_a_recovery_point_only_the_last_segment_is_cut() {
     let (first, mut bytes) = segment_files(&log).swap_remove(0);
     bytes[70] ^= 1;
     fs::write(&first, &bytes).expect("damage");
-    // Neither a checkpoint nor the log itself says what was synced.
-    fs::remove_file(first.with_file_name(OWN_CHECKPOINT_FILE)).expect("remove");
     assert!(matches!(
         try_reopen(&log, unclean()),
         Err(StorageError::Corrupt { position: 0, .. })

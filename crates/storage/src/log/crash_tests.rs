@@ -282,6 +282,31 @@ fn a_deletion_that_fails_half_way_is_finished_later() {
     assert_eq!(logs(), 1);
 }
 
+/// Nor does it take a segment that begins where one of them began.
+#[test]
+fn a_deletion_that_failed_does_not_reach_a_log_that_begins_anew() {
+    let TestLog { dir: _dir, log } = TestLog::new(small());
+    for sequence in 0..40 {
+        lead(&log, sequenced(1, 0, sequence), 0);
+    }
+    log.flush().expect("flush");
+    let second = log.segments.load()[1].base();
+    let refuse = |operation: &'static str, _: &Path| match operation {
+        "rename" => Err(Errno::NOSPC.into()),
+        _ => Ok(()),
+    };
+    assert!(faults::with(refuse, || log.advance_log_start(Offset(40))).is_err());
+    log.truncate_fully_and_start_at(second).expect("begins anew");
+    lead(&log, sequenced(1, 0, 40), 1);
+    log.flush().expect("flush");
+    log.remove_deleted();
+    let dir = log.dir();
+    drop(log);
+    let (log, report) = Log::open(&dir, small(), synced_below(second.0)).expect("opens");
+    assert_eq!((log.log_end_offset(), report.lost), (second.next(), false));
+    assert_eq!(read_all(&log, second.0, 1 << 20).len(), 1);
+}
+
 /// Retention may have hundreds of files to rename and to unlink: whoever appends must not wait for one of
 /// them.
 #[test]

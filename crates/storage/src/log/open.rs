@@ -60,6 +60,7 @@ impl Log {
         let created = !dir.exists();
         std::fs::create_dir_all(dir).map_err(StorageError::io("create", dir))?;
         let files = Arc::new(LogFiles::new(dir.to_owned()));
+        let is_checkpointed = options.recovery_point.is_some();
         let (own_checkpoint, options) = OwnCheckpoint::open(dir, options)?;
         compact::complete_swaps(dir)?;
         let mut found = look(dir, &files)?;
@@ -70,7 +71,7 @@ impl Log {
             found.segments.push(Arc::new(first));
             Opened::empty(found.segments, options)
         } else {
-            open_segments(dir, &config, options, found)?
+            open_segments(dir, &config, options, is_checkpointed, found)?
         };
 
         let mut start = opened.segments[0].base().max(options.log_start_offset);
@@ -130,6 +131,11 @@ impl Log {
         if opened.unsynced {
             // A process that was killed leaves batches in the page cache only.
             log.flush()?;
+        }
+        // Alone, a log is all that remembers a loss, and goes on to say so.
+        if !(log.is_alone && opened.report.lost) {
+            let believed = options.recovery_point;
+            log.own_checkpoint.tell_opened(dir, log.bounds(), believed)?;
         }
         Ok((log, opened.report))
     }
@@ -290,6 +296,7 @@ fn open_segments(
     dir: &Path,
     config: &LogConfig,
     options: OpenOptions,
+    is_checkpointed: bool,
     found: Found,
 ) -> Result<Opened, StorageError> {
     let Found { mut segments, epochs } = found;
@@ -332,6 +339,7 @@ fn open_segments(
         producers,
         snapshots: Vec::new(),
         removed: false,
+        is_checkpointed,
         epochs: epochs.clone().unwrap_or_default(),
         index_interval: config.index_interval_bytes,
         report: RecoveryReport::default(),

@@ -11,11 +11,13 @@
 //! recovery-point 60 100
 //! log-start 20 20
 //! ```
-//! The recovery point is 60, unless a checkpoint says more than 100: only one that is newer can. The file stays; what it
-//! tells is overtaken by checkpoints, and otherwise says less than it could.
+//! The recovery point is 60, unless a checkpoint says more than 100: only one that is newer can. The file stays, and is
+//! overtaken by checkpoints; a log whose checkpoints it would hide tells it anew when it is opened.
 //!
 //! It also tells the recovery point of a log that no checkpoint names yet, before its second segment begins: from then
 //! on a power loss may take the end of one segment and leave the next.
+//!
+//! Where a checkpoint is new enough already, nothing is told: retention of logs that were flushed long ago costs no fsync.
 
 use std::{fmt::Write, path::Path};
 
@@ -111,8 +113,8 @@ impl Content {
 #[derive(Debug)]
 pub(super) struct OwnCheckpoint {
     content: Mutex<Option<Content>>,
-    /// A checkpoint named the log when it was opened.
-    has_other: bool,
+    /// The recovery point that the last checkpoint says, and nothing has made untrue since.
+    checkpointed: Mutex<Option<Offset>>,
 }
 
 impl OwnCheckpoint {
@@ -120,7 +122,7 @@ impl OwnCheckpoint {
     pub(super) fn open(dir: &Path, mut options: OpenOptions) -> Result<(Self, OpenOptions), StorageError> {
         let path = dir.join(OWN_CHECKPOINT_FILE);
         let text = read_if_present(&path).map_err(StorageError::io("read", &path))?;
-        let has_other = options.recovery_point.is_some();
+        let mut checkpointed = options.recovery_point;
         let content = text.map(|text| Content::parse(&String::from_utf8_lossy(&text)));
         match content {
             None => {}
@@ -134,18 +136,71 @@ impl OwnCheckpoint {
             Some(None) => {
                 tracing::warn!(path = %path.display(), "the log's checkpoint of itself cannot be read: all of the log is scanned");
                 options.recovery_point = None;
+                checkpointed = None;
             }
         }
         let opened = Self {
             content: Mutex::new(content.flatten()),
-            has_other,
+            checkpointed: Mutex::new(checkpointed),
         };
         Ok((opened, options))
     }
 
-    /// Whether neither a checkpoint nor this file names the recovery point.
+    /// Of a log that was opened, and ends where `bounds` say that it is synced to: tells them where recovery would go by
+    /// something else, though the next checkpoint said the same.
+    pub(super) fn tell_opened(
+        &self,
+        dir: &Path,
+        bounds: Bounds,
+        believed: Option<Offset>,
+    ) -> Result<(), StorageError> {
+        let end = bounds.recovery_point;
+        let is_hidden = self.recovery_point_by(Some(end)) != Some(end);
+        if believed.is_some_and(|believed| believed > end) || is_hidden {
+            self.tell(dir, bounds, bounds)?;
+        }
+        Ok(())
+    }
+
+    /// What recovery would go by.
+    fn recovery_point_by(&self, checkpoint: Option<Offset>) -> Option<Offset> {
+        match &*self.content.lock() {
+            Some(content) => Some(content.recovery_point.against(checkpoint)),
+            None => checkpoint,
+        }
+    }
+
+    /// Whether recovery would know that all below `offset` is synced.
+    pub(super) fn covers(&self, offset: Offset) -> bool {
+        let checkpointed = *self.checkpointed.lock();
+        self.recovery_point_by(checkpointed)
+            .is_some_and(|told| told >= offset)
+    }
+
+    /// Notes what a checkpoint says, if it is still `current` while nobody lowers it.
+    pub(super) fn note_checkpoint(&self, recovery_point: Offset, current: impl FnOnce() -> bool) {
+        let mut checkpointed = self.checkpointed.lock();
+        if current() {
+            *checkpointed = Some(recovery_point);
+        }
+    }
+
+    /// The log was cut to `end`.
+    pub(super) fn lower(&self, end: Offset) {
+        let mut checkpointed = self.checkpointed.lock();
+        *checkpointed = checkpointed.map(|offset| offset.min(end));
+    }
+
+    /// Whether the file says more than holds from now on.
+    pub(super) fn exceeds(&self, now: Bounds) -> bool {
+        self.content.lock().is_some_and(|content| {
+            content.recovery_point.offset > now.recovery_point || content.log_start.offset > now.log_start
+        })
+    }
+
+    /// Whether neither a checkpoint nor this file tells a recovery point.
     pub(super) fn is_unknown(&self) -> bool {
-        !self.has_other && self.content.lock().is_none()
+        self.checkpointed.lock().is_none() && self.content.lock().is_none()
     }
 
     /// Whether a checkpoint that says `log_start` would be taken for an old one.
@@ -254,6 +309,6 @@ mod tests {
         let dir = tempfile::tempdir().expect("temp dir");
         std::fs::write(dir.path().join(OWN_CHECKPOINT_FILE), &text[..10]).expect("write");
         let (own, settled) = OwnCheckpoint::open(dir.path(), options(Some(5), 0)).expect("opens");
-        assert_eq!((settled, own.is_unknown()), (options(None, 0), false));
+        assert_eq!((settled, own.is_unknown()), (options(None, 0), true));
     }
 }

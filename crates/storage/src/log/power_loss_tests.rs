@@ -4,7 +4,7 @@ use std::{cell::RefCell, fs, path::Path, rc::Rc};
 
 use protocol::{Offset, ProducerId};
 
-use super::{Log, OpenOptions};
+use super::{Log, OpenOptions, crash_tests::copy};
 use crate::{
     disk::{
         faults,
@@ -200,6 +200,9 @@ fn a_checkpoint_from_before_a_truncation_is_not_believed() {
     let (dir, active) = (log.dir(), log.active().path(FileKind::Log));
     let size = log.active().size();
     drop(log);
+    let elsewhere = tempfile::tempdir().expect("temp dir");
+    let before = elsewhere.path().join("t-0");
+    copy(&dir, &before);
 
     // The process was killed: what was never synced is synced before it counts as durable.
     let mut opened = None;
@@ -211,13 +214,14 @@ fn a_checkpoint_from_before_a_truncation_is_not_believed() {
     drop(log);
 
     // The power failed: of the two last batches there are a header, and zeroes in the body's place.
+    let active = before.join(name);
     cut(&active, synced + 62);
     fs::OpenOptions::new()
         .write(true)
         .open(&active)
         .and_then(|file| file.set_len(size))
         .expect("zeroes");
-    let (log, report) = Log::open(&dir, small(), checkpoint).expect("nothing synced is damaged");
+    let (log, report) = Log::open(&before, small(), checkpoint).expect("nothing synced is damaged");
     assert_eq!(log.log_end_offset(), Offset(8));
     assert_eq!(read_all(&log, 0, 1 << 20).len(), 8);
     assert!(report.lost, "that was a whole header once");
@@ -312,4 +316,75 @@ fn what_a_deletion_leaves_is_not_a_lost_end() {
     );
     let held = read_all(&log, 30, 1 << 20);
     assert_eq!(held.len(), 5);
+}
+
+/// A controller that installs a snapshot begins its log anew beyond the old one. Stopped on the way, it has lost nothing.
+#[test]
+fn a_new_beginning_that_is_interrupted_is_no_loss() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let path = dir.path().join("t-0");
+    let options = OpenOptions {
+        is_alone: true,
+        ..OpenOptions::default()
+    };
+    let (log, _) = Log::open(&path, small(), options).expect("opens");
+    for sequence in 0..6 {
+        lead(&log, sequenced(1, 0, sequence), 0);
+        if sequence % 2 == 1 {
+            log.roll(0).expect("roll");
+        }
+    }
+    lead(&log, sequenced(1, 0, 6), 0);
+    log.flush().expect("flush");
+    log.advance_log_start(Offset(3)).expect("advance");
+    let journal = Journal::of(&path);
+    let moments = journal.moments(|| {
+        faults::with(journal.hook(), || {
+            log.truncate_fully_and_start_at(Offset(100)).expect("begins anew");
+        });
+    });
+    assert!(moments.len() > 5, "{moments:?}");
+    for moment in &moments {
+        for seed in 0..10 {
+            let dir = tempfile::tempdir().expect("temp dir");
+            let path = dir.path().join("t-0");
+            moment.leave(Order::Directory, seed, &path);
+            let options = OpenOptions {
+                log_start_offset: Offset(3),
+                ..options
+            };
+            let (_, report) = Log::open(&path, small(), options)
+                .unwrap_or_else(|error| panic!("before {}: {error}", moment.before));
+            assert!(!report.lost, "before {}, seed {seed}", moment.before);
+        }
+    }
+}
+
+/// Once a loss is told the log is what it is: the next start does not tell it again, and takes no damage for synced.
+#[test]
+fn a_log_that_lost_its_end_goes_by_what_is_left() {
+    let TestLog { dir: _dir, log } = TestLog::new(small());
+    lead(&log, batch(1, 1), 0);
+    log.roll(0).expect("roll");
+    for _ in 1..10 {
+        lead(&log, batch(1, 1), 0);
+    }
+    log.flush().expect("flush");
+    log.advance_log_start(Offset(1)).expect("advance");
+    let (dir, active) = (log.dir(), log.active().path(FileKind::Log));
+    let of_one = log.active().size() / 9;
+    drop(log);
+    cut(&active, of_one * 7);
+    let (log, report) = Log::open(&dir, small(), synced_below(10)).expect("opens");
+    assert_eq!((log.log_end_offset(), report.lost), (Offset(8), true));
+    drop(log);
+    let (log, report) = Log::open(&dir, small(), synced_below(8)).expect("opens");
+    assert_eq!((log.log_end_offset(), report.lost), (Offset(8), false));
+    lead(&log, batch(1, 1), 0);
+    log.flush().expect("flush");
+    lead(&log, batch(1, 1), 0);
+    drop(log);
+    cut(&active, of_one * 9 - 3);
+    let (log, report) = Log::open(&dir, small(), synced_below(8)).expect("a torn tail");
+    assert_eq!((log.log_end_offset(), report.lost), (Offset(9), false));
 }

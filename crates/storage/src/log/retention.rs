@@ -6,7 +6,8 @@
 //! nothing is looked up in a segment that is not listed, and whoever still has one from an older list looks
 //! again when its files are not there. Unlinking, which takes long for large files, needs no lock at all.
 //!
-//! Nothing of that is synced. A crash in between leaves segments below the start: all of them, or the newest
+//! Nothing of that is synced but the start, where a checkpoint may be too old to tell what a crash leaves of it (see
+//! [`OwnCheckpoint`](super::own_checkpoint::OwnCheckpoint)). A crash in between leaves segments below the start: all of them, or the newest
 //! ones, since the oldest go first. They come back with the log, below the start that the checkpoint tells,
 //! or, until it is written, as records that are deleted once more. A segment's `.log` goes before what
 //! belongs to it: were its transaction index gone first, records of aborted transactions would come back as
@@ -115,7 +116,7 @@ impl Log {
     /// Removes the files of segments that were deleted `file.delete.delay.ms` ago. Returns how many
     /// files went.
     pub fn remove_deleted(&self) -> usize {
-        let some_left = !self.unlisted.lock().is_empty();
+        let some_left = !self.unlisted.lock().is_empty() && self.check_open().is_ok();
         if some_left && let Err(error) = self.discard(&self.structure.lock(), Vec::new()) {
             tracing::warn!(log = %self.files.dir().display(), %error, "deleted segments keep their names for now");
         }
@@ -211,10 +212,15 @@ impl Log {
             disk::sync_if_present(&self.files.path(FileKind::ProducerSnapshot, first))?;
             disk::sync_dir(&dir)?;
         }
-        let bounds = self.bounds();
-        if let Err(error) = self.own_checkpoint.tell(&dir, bounds, bounds) {
-            // A full disk gets room by this.
-            tracing::warn!(log = %dir.display(), %error, "segments are deleted before the log tells its start");
+        if !self.own_checkpoint.covers(first) || self.own_checkpoint.hides_start(self.log_start_offset()) {
+            let bounds = self.bounds();
+            match self.own_checkpoint.tell(&dir, bounds, bounds) {
+                Err(error) if error.is_exhaustion() => {
+                    // A full disk gets room by this.
+                    tracing::warn!(log = %dir.display(), %error, "segments are deleted before the log tells its start");
+                }
+                told => told?,
+            }
         }
         while let Some(segment) = unlisted.front() {
             self.delete_files(segment)?;

@@ -124,6 +124,10 @@ impl Log {
         let (dir, now) = (self.files.dir(), self.bounds());
         if self.is_alone {
             // Alone, a log has few rolls, and nobody else who would call anything synced.
+            // What is told comes to the disk by itself: what it speaks of must be there.
+            disk::sync_if_present(&active.path(FileKind::OffsetIndex))?;
+            disk::sync_if_present(&active.path(FileKind::TimeIndex))?;
+            disk::sync_dir(&dir)?;
             let file = active.hold_for_write()?;
             disk::sync_data(&file, &active.path(FileKind::Log)).map_err(|error| self.fail(&error))?;
             let synced = Bounds {

@@ -13,7 +13,7 @@ use crate::{
 impl Log {
     /// Removes every batch that holds `offset` or a later one, and forgets the epochs that began there.
     /// Durable on return: a batch that was truncated never comes back, whatever is appended in its
-    /// place.
+    /// place. Needs room for a small file: on a full disk it fails and has changed nothing.
     pub fn truncate_to(&self, offset: Offset) -> Result<(), StorageError> {
         let _structure = self.structure.lock();
         let mut writer = self.writer.lock();
@@ -56,6 +56,7 @@ impl Log {
         writer.first_timestamp = cut.first_timestamp;
         writer.reserved = cut.position;
         self.generation.fetch_add(1, Ordering::AcqRel);
+        self.own_checkpoint.lower(end);
 
         let path = target.path(FileKind::Log);
         // From the newest backwards: whenever the machine stops, what is left is a prefix.
@@ -75,7 +76,15 @@ impl Log {
         self.check_usable(&writer)?;
         let directory = disk::open(&self.files.dir())?;
         self.first_dirty.void_above(&self.files.dir(), offset)?;
-        self.tell_before_end(offset)?;
+        // Every batch is about to go, and a crash on the way is no loss.
+        let until_now = self.bounds();
+        let log_start = until_now.log_start.min(offset);
+        let nothing_synced = Bounds {
+            recovery_point: until_now.recovery_point.min(log_start),
+            log_start,
+        };
+        self.own_checkpoint
+            .tell(&self.files.dir(), nothing_synced, until_now)?;
         let old = self.segments.load_full();
         self.start.store(offset.0, Ordering::Release);
         self.lower_end(&mut writer, offset);
@@ -87,8 +96,13 @@ impl Log {
         writer.active_dirty = false;
         writer.directory_dirty = true;
         self.generation.fetch_add(1, Ordering::AcqRel);
+        self.own_checkpoint.lower(log_start);
 
         let restarted = remove_segments(old.iter().rev())
+            .and_then(|()| {
+                let mut unlisted = self.unlisted.lock();
+                remove_segments(unlisted.iter().rev()).map(|()| unlisted.clear())
+            })
             .and_then(|()| self.remove_snapshots_above(Offset(-1)))
             .and_then(|()| disk::sync_open_dir(&directory, &self.files.dir()))
             .and_then(|()| Segment::create(&self.files, offset, self.config.load().index_interval_bytes));
@@ -109,7 +123,7 @@ impl Log {
             recovery_point: until_now.recovery_point.min(end),
             log_start: until_now.log_start.min(end),
         };
-        if now == until_now {
+        if now == until_now && !self.own_checkpoint.exceeds(now) {
             return Ok(());
         }
         self.own_checkpoint.tell(&self.files.dir(), now, until_now)

@@ -64,17 +64,21 @@ impl Log {
             let same = |(a, b): (&Arc<Segment>, &Arc<Segment>)| Arc::ptr_eq(a, b);
             (list.len() > at + old.len() && list[at..].iter().zip(old).all(same)).then_some(at)
         };
-        if self.generation() != generation || listed(&self.segments.load()).is_none() {
+        let segments = self.segments.load_full();
+        let Some(at) = listed(&segments).filter(|_| self.generation() == generation) else {
             return Ok(false);
-        }
+        };
+        let end = segments[at + old.len()].base();
         let dir = self.files.dir();
         let base = old[0].base();
         // All that can fail without consequence comes first.
         let directory = disk::open(&dir)?;
         // Producers are known from the snapshots above: a checkpoint from before would have recovery drop them, and replay
         // what is not there any more.
-        let bounds = self.bounds();
-        self.own_checkpoint.tell(&dir, bounds, bounds)?;
+        if !self.own_checkpoint.covers(end) {
+            let bounds = self.bounds();
+            self.own_checkpoint.tell(&dir, bounds, bounds)?;
+        }
         let renamed =
             |kind, from, to| disk::rename(&suffixed(&dir, kind, base, from), &suffixed(&dir, kind, base, to));
         // Of what was written only the transaction index may not be there: few logs have one.

@@ -72,6 +72,7 @@ struct Checkpoint {
 
 impl Checkpoint {
     fn of(log: &Log) -> Self {
+        log.note_checkpoint(log.recovery_point(), log.generation());
         Self {
             recovery_point: log.recovery_point(),
             log_start: log.log_start_offset(),
