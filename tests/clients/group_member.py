@@ -4,8 +4,9 @@
     group_member.py CLIENT SETTINGS
 
 Tells on standard output what happens to it, one JSON object a line, in the words of kafka-verifiable-consumer:
-partitions_assigned, partitions_revoked, record_data, offsets_committed, shutdown_complete; and reset_refused where
-there is neither a committed offset nor a policy for that. A record is told before it is committed. SIGTERM ends it in
+partitions_assigned, partitions_revoked, record_data, offsets_committed, shutdown_complete; reset_refused where there is
+neither a committed offset nor a policy for that; and commit_overtaken where a commit that was not waited for is
+acknowledged after a later one (`overtaken_by`: its offset). A record is told before it is committed. SIGTERM ends it in
 order: what was read is committed, and the group left. SETTINGS is JSON, with the names of `Settings`.
 """
 

@@ -178,7 +178,10 @@ class Run:
         # The steps in which the coordinator's broker was killed.
         self.kills = []
         self.members, self.topics = [], []
-        self.history = History(may_start_over=killer is not None and any(kind.starts_over for kind in row.kinds))
+        self.history = History(
+            may_start_over=killer is not None and any(kind.starts_over for kind in row.kinds),
+            may_commit_backwards=killer is not None and any(kind.may_commit_backwards for kind in row.kinds),
+        )
         self.group = killer.group_name(row) if killer else f"{name_of(row)}-{time.time_ns()}"
         self.flow = self.observer = None
         # Something was waited for in vain, and no promise broken.
@@ -233,9 +236,10 @@ class Run:
     def figures(self):
         """What happened, for a line of evidence."""
         found = self.history.summary()
+        excused = f", {found['excused']} excused" if found["excused"] else ""
         return (
             f"{found['records']} records, {found['twice']} more than once,"
-            f" {found['commits']} commits told of, {found['refused']} refused"
+            f" {found['commits']} commits told of, {found['refused']} refused{excused}"
         )
 
     def _begin(self):

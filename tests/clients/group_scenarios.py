@@ -61,11 +61,8 @@ class Row:
     @property
     def bears_kills(self):
         """Whether its clients can keep the promises where coordinators die: one that starts over then skips records
-        where it starts at the end, and stops where it may not start; one that never stops commits nothing more; one that
-        commits backwards gets again what it has finished."""
+        where it starts at the end, and stops where it may not start; one that never stops commits nothing more."""
         if self.commit == "auto" and any(kind.may_never_stop for kind in self.kinds):
-            return False
-        if self.commit == "async" and any(kind.may_commit_backwards for kind in self.kinds):
             return False
         return self.scenario.reset == "earliest" or not any(kind.starts_over for kind in self.kinds)
 

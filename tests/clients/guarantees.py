@@ -5,6 +5,9 @@
 3. It is delivered exactly once where members commit and stop cleanly; and in every case at most one delivery of a
    record is followed by an acknowledged commit of it: what somebody has finished nobody gets again.
 
+A client may break the first by itself: it sends a commit that it did not wait for again, after a later one, and goes back
+to what that says (`History.overtaken`). Then just the records between the two may be finished once more.
+
 A place is (topic, partition). Values are unique; they name the records.
 """
 
@@ -36,11 +39,12 @@ class History:
     """What happened to one group. Its methods may be called from several threads.
 
     `may_start_over` where the client itself begins anew while its coordinator moves, and commits that: then only the loss
-    of a commit is one.
+    of a commit is one. `may_commit_backwards` where commits that were overtaken are excused.
     """
 
-    def __init__(self, may_start_over=False):
+    def __init__(self, may_start_over=False, may_commit_backwards=False):
         self._may_start_over = may_start_over
+        self._may_commit_backwards = may_commit_backwards
         self._lock = threading.Lock()
         self._places = {}
         self._unwanted = set()
@@ -53,9 +57,14 @@ class History:
         self._floor = {}
         self._seen = {}
         self._undelivered = set()
+        # By place: the commits (offset, how far the later one went) that were overtaken, and every offset acknowledged.
+        self._overtaken = collections.defaultdict(set)
+        self._acknowledged = collections.defaultdict(set)
+        # Where the coordinator went back: place, what was committed, what it said (-1 for nothing). Whether that is excused
+        # may be told later.
+        self._steps_back = []
         self.commits = 0
         self.refusals = 0
-        self.problems = []
 
     # What happens.
 
@@ -107,6 +116,15 @@ class History:
                     # What was refused may be committed yet.
                     self._open[member][place] = [entry for entry in held if entry[0] >= offset]
                     self._floor[place] = max(self._floor.get(place, 0), offset)
+                    self._acknowledged[place].add(offset)
+
+    def overtaken(self, place, offset, end):
+        """A member did not wait for its commit of `offset`, and was told that it is done after that of the later one to
+        `end`: what is committed may have gone back."""
+        with self._lock:
+            self.commits += 1
+            if self._may_commit_backwards:
+                self._overtaken[place].add((offset, end))
 
     def forget(self, topic):
         """A topic is deleted, and with it what was committed."""
@@ -129,8 +147,7 @@ class History:
                 least = floor.get(place)
                 # A topic may have been deleted since.
                 if least is not None and place in self._floor and offset < least:
-                    known = "nothing" if offset < 0 else offset
-                    self.problems.append(f"{place}: committed was {least}, then the coordinator said {known}")
+                    self._steps_back.append((place, least, offset))
                 if offset >= 0:
                     self._floor[place] = max(self._floor.get(place, 0), offset)
             self._seen = dict(offsets)
@@ -168,7 +185,11 @@ class History:
         """What broke a promise, in words; `exactly_once` where every member committed and stopped cleanly, `is_over` where
         there was time to deliver everything."""
         with self._lock:
-            found = list(self.problems)
+            found = [
+                f"{place}: committed was {least}, then the coordinator said {'nothing' if offset < 0 else offset}"
+                for place, least, offset in self._steps_back
+                if not self._is_excused(place, least, offset)
+            ]
             if is_over:
                 found += [f"record {value} at {self._places[value]} was never delivered" for value in self._undelivered]
             for value, deliveries in self._deliveries.items():
@@ -180,11 +201,27 @@ class History:
                 told = ", ".join(f"{delivery.member} ({delivery.fate.value})" for delivery in deliveries)
                 if self._may_start_over:
                     continue
-                if len(self._owners(deliveries, Fate.ACKNOWLEDGED)) > 1:
+                allowed = 1 + self._excused_repeats(place)
+                if len(self._owners(deliveries, Fate.ACKNOWLEDGED)) > allowed:
                     found.append(f"record {value} at {place} was finished more than once: {told}")
-                elif exactly_once and len(self._owners(deliveries, Fate.ACKNOWLEDGED, Fate.OPEN)) > 1:
+                elif exactly_once and len(self._owners(deliveries, Fate.ACKNOWLEDGED, Fate.OPEN)) > allowed:
                     found.append(f"record {value} at {place} was delivered more than once: {told}")
             return sorted(found)
+
+    def _is_excused(self, place, least, offset):
+        """Whether `offset` after `least` is what a commit that was overtaken went back to, or one on the way from there to
+        where the group had been."""
+        return any(
+            start < least <= end and (offset == start or (start < offset and offset in self._acknowledged[place]))
+            for start, end in self._overtaken[place]
+        )
+
+    def _excused_repeats(self, where):
+        """How many commits that were overtaken have made the group get the record again that is `where`."""
+        if where is None:
+            return 0
+        place, at = where
+        return sum(at is not None and start <= at < end for start, end in self._overtaken[place])
 
     @staticmethod
     def _owners(deliveries, *fates):
@@ -201,4 +238,9 @@ class History:
                 "twice": sum(count > 1 for count in counts),
                 "commits": self.commits,
                 "refused": self.refusals,
+                "excused": sum(
+                    self._excused_repeats(self._places.get(value)) > 0
+                    for value, deliveries in self._deliveries.items()
+                    if len(deliveries) > 1
+                ),
             }

@@ -18,7 +18,10 @@ class Account:
         # What the client commits by itself it does not tell of.
         self._tells = commit != "auto"
         self.pending = {}
+        # What was asked for without waiting and is not answered yet.
         self._asked = {}
+        # Of that, what a later commit has overtaken: (place, offset) -> how far that one went. It outlives the assignment.
+        self._overtaken = {}
 
     def assigned(self, places):
         places = list(places)
@@ -43,12 +46,26 @@ class Account:
         return {}
 
     def committed(self, offsets):
-        """`offsets` by place are acknowledged."""
+        """`offsets` by place are acknowledged; those that a later commit has overtaken are told as such."""
+        late = {entry: self._overtaken.pop(entry) for entry in offsets.items() if entry in self._overtaken}
+        if late:
+            # Of a place that was not given away it is still outstanding.
+            self._answered(self._asked, dict(late.keys()))
+            self._tell_overtaken(late)
+        offsets = dict(offsets.items() - late.keys())
+        if not offsets:
+            return
+        for place, offset in offsets.items():
+            # One request at a time is not waited for: what goes further than that was asked for later.
+            if self._asked.get(place, offset) < offset:
+                self._overtaken[place, self._asked[place]] = offset
         for known in (self.pending, self._asked):
             self._answered(known, offsets)
         self._tell_commit(offsets, success=True)
 
     def refused(self, offsets, error):
+        for entry in offsets.items():
+            self._overtaken.pop(entry, None)
         self._answered(self._asked, offsets)
         self._tell_commit(offsets, success=False, error=str(error))
 
@@ -72,6 +89,13 @@ class Account:
 
     def _tell_places(self, name, places):
         tell(name, group=self._group, partitions=[{"topic": topic, "partition": at} for topic, at in places])
+
+    def _tell_overtaken(self, late):
+        told = [
+            {"topic": topic, "partition": at, "offset": offset, "overtaken_by": end}
+            for ((topic, at), offset), end in late.items()
+        ]
+        tell("commit_overtaken", group=self._group, offsets=told)
 
     def _tell_commit(self, offsets, **outcome):
         told = [{"topic": topic, "partition": at, "offset": offset} for (topic, at), offset in offsets.items()]

@@ -203,6 +203,10 @@ class Member:
             history.committed(self.name, offsets, event["success"])
             if not event["success"]:
                 self.errors.append(line)
+        elif name == "commit_overtaken":
+            for part in event["offsets"]:
+                place = (part["topic"], part["partition"])
+                history.overtaken(place, part["offset"], part["overtaken_by"])
         elif name in ("partitions_assigned", "partitions_revoked"):
             places = frozenset((group, part["topic"], part["partition"]) for part in event["partitions"])
             if name == "partitions_assigned":
