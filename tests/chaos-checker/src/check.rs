@@ -98,17 +98,26 @@ pub struct Report {
 impl Report {
     /// How often each kind of anomaly was found.
     pub fn by_kind(&self) -> BTreeMap<&'static str, usize> {
-        let mut kinds = BTreeMap::new();
-        for anomaly in &self.anomalies {
-            *kinds.entry(anomaly.kind()).or_default() += 1;
-        }
-        kinds
+        by_kind(&self.anomalies)
+    }
+
+    /// How often each kind was found where the producers may have caused it.
+    pub fn counted_by_kind(&self) -> BTreeMap<&'static str, usize> {
+        by_kind(&self.counted)
     }
 
     /// Whether an acknowledged record, or one that was shown to a reader, is gone.
     pub fn has_loss(&self) -> bool {
         self.anomalies.iter().any(Anomaly::is_loss)
     }
+}
+
+fn by_kind(anomalies: &[Anomaly]) -> BTreeMap<&'static str, usize> {
+    let mut kinds = BTreeMap::new();
+    for anomaly in anomalies {
+        *kinds.entry(anomaly.kind()).or_default() += 1;
+    }
+    kinds
 }
 
 /// Judges a history.

@@ -237,10 +237,11 @@ fn tell(report: &Report) {
             println!("  {anomaly}");
         }
     }
-    if !report.counted.is_empty() {
-        println!(
-            "allowed to these producers, and counted: {}",
-            report.counted.len()
-        );
+    for (kind, count) in report.counted_by_kind() {
+        println!("allowed to these producers, and counted: {kind}: {count}");
+        let of_kind = report.counted.iter().filter(|anomaly| anomaly.kind() == kind);
+        for anomaly in of_kind.take(TOLD) {
+            println!("  {anomaly}");
+        }
     }
 }
