@@ -35,7 +35,6 @@ use std::{
     },
 };
 
-use self::own_checkpoint::{Bounds, OwnCheckpoint};
 use arc_swap::{ArcSwap, Guard};
 use parking_lot::{Mutex, RwLock};
 use protocol::{LeaderEpoch, Offset, ProducerId};
@@ -46,6 +45,7 @@ pub use open::OpenOptions;
 pub use read::{ReadOutcome, ReadRequest};
 pub use timestamps::TimestampedOffset;
 
+use self::own_checkpoint::{Bounds, OwnCheckpoint};
 use crate::{
     disk,
     epochs::EpochCache,

@@ -22,6 +22,7 @@ mod claims;
 mod cleaning;
 mod deletion;
 mod directories;
+mod losses;
 mod model;
 mod moving;
 mod restart;
